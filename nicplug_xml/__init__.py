@@ -1,0 +1,81 @@
+"""Plug, move and unplug the NICs of libvirt guests while they run.
+
+The names below are the public API. They are imported when first used, so that the command starts fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nicplug_xml.errors import (
+        NicplugError,
+        NotFoundError,
+        OperationError,
+        SchemaError,
+        UnsupportedError,
+    )
+    from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Problem
+    from nicplug_xml.operations import (
+        attach_backend,
+        create,
+        define,
+        detach_backend,
+        interfaces,
+        plan_attach,
+        plan_detach,
+        plan_set_link,
+        set_link,
+        xml_desc,
+    )
+    from nicplug_xml.plan import Plan
+    from nicplug_xml.rewrite import to_extended, to_stock
+    from nicplug_xml.schema import validate
+
+__all__ = [
+    "Backend",
+    "Connection",
+    "Interface",
+    "InterfaceStatus",
+    "NicplugError",
+    "NotFoundError",
+    "OperationError",
+    "Plan",
+    "Problem",
+    "SchemaError",
+    "UnsupportedError",
+    "attach_backend",
+    "create",
+    "define",
+    "detach_backend",
+    "interfaces",
+    "plan_attach",
+    "plan_detach",
+    "plan_set_link",
+    "set_link",
+    "to_extended",
+    "to_stock",
+    "validate",
+    "xml_desc",
+]
+
+_MODULES = {
+    "errors": ("NicplugError", "NotFoundError", "OperationError", "SchemaError", "UnsupportedError"),
+    "model": ("Backend", "Connection", "Interface", "InterfaceStatus", "Problem"),
+    "plan": ("Plan",),
+    "rewrite": ("to_extended", "to_stock"),
+    "schema": ("validate",),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = next((module for module, names in _MODULES.items() if name in names), "operations")
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,239 @@
+"""XML as text with a map: find elements, and splice the text that they span.
+
+Everything that is not spliced stays as it is to the byte: comments, CDATA, entities, quotes, white space.
+Documents with a DOCTYPE are refused, so no entity of theirs is ever expanded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+from xml.parsers import expat
+
+from nicplug_xml.errors import SchemaError
+
+#: Target of the processing instructions that are ours.
+MARK = "nicplug"
+
+_ATTRIBUTE = re.compile(rb"""(\s+)([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
+_START_TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
+_SPACE = re.compile(rb"[ \t\r\n]*")
+
+
+class Element:
+    """One element and where it stands in the document's UTF-8 bytes.
+
+    :ivar tag: local name, or ``"URI name"`` for an element in a namespace.
+    :ivar attributes: attributes with entities expanded; one in a namespace is named ``"URI name"``.
+    :ivar start: offset of its ``<``.
+    :ivar close: offset of its end tag; the same as `end` for ``<an-empty-element-tag/>``.
+    :ivar end: offset of the first byte behind it.
+    :ivar children: the elements directly below it, in document order.
+    """
+
+    __slots__ = ("_document", "attributes", "children", "close", "end", "start", "tag")
+
+    def __init__(self, document: Document, tag: str, attributes: dict[str, str], start: int) -> None:
+        self._document = document
+        self.tag = tag
+        self.attributes = attributes
+        self.start = self.close = self.end = start
+        self.children: list[Element] = []
+
+    def __iter__(self) -> Iterator[Element]:
+        return iter(self.children)
+
+    def __repr__(self) -> str:
+        return f"<Element {self.tag} {self.attributes}>"
+
+    @property
+    def name(self) -> str:
+        """The tag without its namespace."""
+        return self.tag.rpartition(" ")[2]
+
+    @property
+    def open_end(self) -> int:
+        """Offset of the first byte behind the start tag."""
+        return self._document.start_tag(self).end()
+
+    @property
+    def text(self) -> str:
+        """The element as it is written, from its first ``<`` to its last ``>``."""
+        return self._document.data[self.start : self.end].decode()
+
+    @property
+    def content(self) -> str:
+        """What is written between the start tag and the end tag."""
+        return self._document.data[self.open_end : self.close].decode()
+
+    def find(self, name: str) -> Element | None:
+        """Return the first child of that name, whatever its namespace, or None."""
+        return next((child for child in self.children if child.name == name), None)
+
+    def get(self, child: str, attribute: str) -> str | None:
+        """Return an attribute of the first child of that name, or None when either is missing."""
+        found = self.find(child)
+        return None if found is None else found.attributes.get(attribute)
+
+    def below(self) -> Iterator[Element]:
+        """Yield every element below this one, in document order."""
+        for child in self.children:
+            yield child
+            yield from child.below()
+
+
+class Document:
+    """A parsed document and the edits made to it so far; `edited` carries them out.
+
+    :param text: well-formed XML without a DOCTYPE. What an encoding declaration in it says is not
+        looked at: the text is decoded already.
+    :raises SchemaError: it is not well-formed, or it has a DOCTYPE.
+    :ivar marks: our own processing instructions, ``<?nicplug TEXT?>``: text, offset, end.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.data = text.encode("utf-8", "surrogatepass")
+        self.marks: list[tuple[str, int, int]] = []
+        self._edits: list[tuple[int, int, bytes]] = []
+        top = Element(self, "", {}, 0)
+        opened = [top]
+        parser = expat.ParserCreate("utf-8", " ")
+
+        def started(tag: str, attributes: dict[str, str]) -> None:
+            element = Element(self, tag, attributes, parser.CurrentByteIndex)
+            opened[-1].children.append(element)
+            opened.append(element)
+
+        def ended(_tag: str) -> None:
+            element = opened.pop()
+            element.close = element.end = at = parser.CurrentByteIndex
+            # Behind an empty-element tag expat stands at its end, otherwise at the start of the end tag.
+            if not (self.data[at - 2 : at] == b"/>" and element.open_end == at):
+                element.end = self.data.index(b">", at) + 1
+
+        def marked(target: str, text: str) -> None:
+            if target == MARK:
+                at = parser.CurrentByteIndex
+                self.marks.append((text, at, self.data.index(b"?>", at) + 2))
+
+        parser.ProcessingInstructionHandler = marked
+        parser.StartElementHandler = started
+        parser.EndElementHandler = ended
+        _parse(parser, self.data)
+        self.root = top.children[0]
+
+    def start_tag(self, element: Element) -> re.Match[bytes]:
+        """Match the start tag of `element`; group 1 is its attributes."""
+        match = _START_TAG.match(self.data, element.start)
+        if match is None:
+            raise AssertionError("expat has accepted this start tag")
+        return match
+
+    def space_after(self, offset: int) -> bytes:
+        """Return the run of white space that starts at `offset`."""
+        match = _SPACE.match(self.data, offset)
+        return match[0] if match else b""
+
+    def space_before(self, offset: int) -> bytes:
+        """Return the run of white space that ends at `offset`."""
+        start = offset
+        while start and self.data[start - 1] in b" \t\r\n":
+            start -= 1
+        return self.data[start:offset]
+
+    def replace(self, start: int, end: int, text: str | bytes) -> None:
+        """Put `text` where the bytes from `start` to `end` are; equal offsets insert."""
+        self._edits.append((start, end, text.encode() if isinstance(text, str) else text))
+
+    def remove(self, element: Element) -> None:
+        """Take `element` out, and the white space before it."""
+        self.replace(element.start - len(self.space_before(element.start)), element.end, b"")
+
+    def prepend(self, parent: Element, *children: str) -> None:
+        """Put children first in `parent`, each on a line of its own where the others are."""
+        space = self.space_after(parent.open_end)
+        text = b"".join(space + child.encode() for child in children)
+        if parent.close == parent.end:  # <empty/> becomes <empty>...</empty>
+            tag = self.data[parent.start : parent.end - 2].split(None, 1)[0][1:]
+            self.replace(parent.end - 2, parent.end, b">" + text + b"</" + tag + b">")
+        else:
+            self.replace(parent.open_end, parent.open_end, text)
+
+    def insert_after(self, element: Element, *siblings: str) -> None:
+        """Put siblings behind `element`, each on a line of its own where it is on one."""
+        space = self.space_before(element.start)
+        self.replace(element.end, element.end, b"".join(space + text.encode() for text in siblings))
+
+    def set_attribute(self, element: Element, name: str, value: str | None) -> None:
+        """Set an attribute that is in no namespace; None takes it out, with the white space before it."""
+        attributes = self.start_tag(element)
+        for match in _ATTRIBUTE.finditer(self.data, *attributes.span(1)):
+            if match[2] == name.encode():
+                if value is None:
+                    self.replace(match.start(), match.end(), b"")
+                else:
+                    self.replace(*match.span(3), quoted(value, chr(match[3][0])))
+                return
+        if value is not None:
+            self.replace(attributes.end(1), attributes.end(1), f" {name}={quoted(value)}")
+
+    def edited(self) -> str:
+        """Return the text with all edits made; insertions at one place stand in the order they came."""
+        parts: list[bytes] = []
+        at = 0
+        for start, end, text in sorted(self._edits, key=lambda edit: edit[:2]):
+            parts += (self.data[at:start], text)
+            at = end
+        parts.append(self.data[at:])
+        return b"".join(parts).decode("utf-8", "surrogatepass")
+
+
+def check(text: str) -> None:
+    """Check that `text` is well-formed XML without a DOCTYPE.
+
+    :raises SchemaError: it is not.
+    """
+    _parse(expat.ParserCreate("utf-8", " "), text.encode("utf-8", "surrogatepass"))
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """Decode an XML document by its byte order mark and its declaration.
+
+    :param data: the document's bytes.
+    :returns: its text, a byte order mark included, and the name of the encoding that gives `data` back.
+    :raises SchemaError: the encoding is unknown, or the bytes are not of it.
+    """
+    encoding = "utf-8"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
+    elif declared := re.match(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", data):
+        encoding = declared[1].decode()
+    try:
+        return data.decode(encoding), encoding
+    except (LookupError, UnicodeDecodeError) as error:
+        raise SchemaError(f"the document cannot be read as {encoding}: {error}",
+                          hint="save it as UTF-8") from error
+
+
+def quoted(value: str, quote: str = "'") -> str:
+    """Return `value` as an attribute's value, quotes included."""
+    for raw, reference in (("&", "&amp;"), ("<", "&lt;"), ("\n", "&#10;"), (quote, f"&#{ord(quote)};")):
+        value = value.replace(raw, reference)
+    return f"{quote}{value}{quote}"
+
+
+def _refuse_doctype(*_: object) -> NoReturn:
+    raise SchemaError("the document has a DOCTYPE, which is refused: it could name entities and files",
+                      hint="take the <!DOCTYPE ...> out")
+
+
+def _parse(parser: expat.XMLParserType, data: bytes) -> None:
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise SchemaError(
+            f"line {error.lineno}, column {error.offset + 1}: not well-formed XML: "
+            f"{expat.ErrorString(error.code)}"
+        ) from error

@@ -1,0 +1,132 @@
+"""libvirt connections: opening them, and the parking place that they have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.host import netlink, sysfs
+from nicplug_xml.host.errors import translate, translated
+from nicplug_xml.planes import tap
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+def open_connection(uri: str | None) -> libvirt.virConnect:
+    """Open a connection.
+
+    :param uri: a libvirt URI; None for LIBVIRT_DEFAULT_URI or libvirt's own default.
+    :raises OperationError: libvirt cannot be reached.
+    """
+    import libvirt
+
+    if uri and "/embed" in uri:
+        start_event_loop()
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        raise OperationError(f"no connection to {uri or 'libvirt'}: {error}",
+                             hint="is the libvirt daemon running, and is the URI right? (-c URI)") from error
+
+
+def start_event_loop() -> None:
+    """Run libvirt's default event loop in a thread, once a process; embedded drivers need one."""
+    import libvirt
+
+    if any(thread.name == "libvirt-events" for thread in threading.enumerate()):
+        return
+    libvirt.virEventRegisterDefaultImpl()
+
+    def run() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=run, name="libvirt-events", daemon=True).start()
+
+
+def find_domain(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
+    """Look a domain up by name, UUID or id, in virsh's order of trust: id, UUID, name.
+
+    :raises NotFoundError: there is none.
+    """
+    import libvirt
+
+    lookups: list[Callable[[], libvirt.virDomain]] = [lambda: conn.lookupByName(name)]
+    if name.isdecimal():
+        lookups.insert(0, lambda: conn.lookupByID(int(name)))
+    if len(name) == 36 and name.count("-") == 4:
+        lookups.insert(0, lambda: conn.lookupByUUIDString(name))
+    for lookup in lookups:
+        try:
+            return lookup()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
+                raise translate(error) from error
+    raise NotFoundError(f"there is no domain '{name}'", hint="'nicplug list' shows what there is")
+
+
+def parking_kind(conn: libvirt.virConnect) -> str:
+    """Return which parking place plane tap has on this connection: ``network`` or ``bridge``."""
+    import libvirt
+
+    try:
+        conn.numOfNetworks()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return "bridge"
+        raise translate(error) from error
+    return "network"
+
+
+def ensure_parking(conn: libvirt.virConnect) -> None:
+    """Make the parking place of plane tap, or start it, unless it is there.
+
+    :raises OperationError: it cannot be made.
+    """
+    if parking_kind(conn) == "network":
+        _ensure_network(conn)
+    elif not sysfs.is_bridge(tap.PARKING_BRIDGE):
+        netlink.add_bridge(tap.PARKING_BRIDGE)
+
+
+def require_network(conn: libvirt.virConnect, name: str) -> None:
+    """Check that a libvirt network is there and active.
+
+    :raises NotFoundError: it is not.
+    """
+    import libvirt
+
+    try:
+        network = conn.networkLookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+            raise translate(error) from error
+        raise NotFoundError(f"there is no network '{name}'",
+                            hint="'virsh net-list --all' lists them") from error
+    with translated():
+        if not network.isActive():
+            raise NotFoundError(f"network '{name}' is not active", hint=f"'virsh net-start {name}' starts it")
+
+
+def _ensure_network(conn: libvirt.virConnect) -> None:
+    import libvirt
+
+    try:
+        network = conn.networkLookupByName(tap.PARKING_NETWORK)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+            raise translate(error) from error
+        with translated():
+            network = conn.networkDefineXML(tap.NETWORK_XML)
+            # Guests with parked NICs are to start after a reboot of the host, too.
+            network.setAutostart(1)
+    if network.isActive():
+        return
+    try:
+        network.create()
+    except libvirt.libvirtError as error:
+        if not network.isActive():  # somebody else may have started it meanwhile
+            raise translate(error, f"see 'virsh net-start {tap.PARKING_NETWORK}'") from error

@@ -1,0 +1,134 @@
+"""One libvirt domain: what steps act on, and what is read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nicplug_xml import backends, metadata
+from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.host import sysfs
+from nicplug_xml.host.connection import ensure_parking, require_network
+from nicplug_xml.host.errors import translated
+from nicplug_xml.metadata import Entry
+from nicplug_xml.model import Connection, Interface, Scope
+from nicplug_xml.plan import Expected
+from nicplug_xml.rewrite import read_interfaces
+
+if TYPE_CHECKING:
+    import libvirt
+
+# libvirt's virDomainModificationImpact and virDomainXMLFlags, so that reading needs no import of libvirt
+_AFFECT = {Scope.LIVE: 1, Scope.CONFIG: 2}
+_XML_INACTIVE = 2
+_METADATA_ELEMENT = 2
+
+
+class Domain:
+    """A `nicplug_xml.plan.Host` on a virDomain."""
+
+    def __init__(self, dom: libvirt.virDomain) -> None:
+        self.dom = dom
+        self.name: str = dom.name()
+
+    def scopes(self, flags: int) -> list[Scope]:
+        """Resolve VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG} as virsh does.
+
+        :raises UnsupportedError: live on a domain that does not run, or config on a transient one.
+        """
+        with translated():
+            active, persistent = bool(self.dom.isActive()), bool(self.dom.isPersistent())
+        if not flags & 3:
+            return [Scope.LIVE if active else Scope.CONFIG]
+        if flags & 1 and not active:
+            raise UnsupportedError(f"domain '{self.name}' is not running",
+                                   hint="start it, or change its definition alone with --config")
+        if flags & 2 and not persistent:
+            raise UnsupportedError(f"domain '{self.name}' is transient and has no persistent definition",
+                                   hint="leave --config and --persistent out")
+        return [scope for scope in (Scope.LIVE, Scope.CONFIG) if flags & _AFFECT[scope]]
+
+    def xml(self, scope: Scope) -> str:
+        """Return libvirt's own XML of that state."""
+        with translated():
+            return str(self.dom.XMLDesc(_XML_INACTIVE if scope is Scope.CONFIG else 0))
+
+    def read(self, scope: Scope) -> tuple[list[Interface], list[Entry]]:
+        """Return the interfaces as they are now, and all entries of our metadata."""
+        return read_interfaces(self.xml(scope))
+
+    def update_device(self, xml: str, scope: Scope) -> None:
+        with translated():
+            self.dom.updateDeviceFlags(xml, _AFFECT[scope])
+
+    def set_metadata(self, xml: str | None, scope: Scope) -> None:
+        with translated():
+            self.dom.setMetadata(_METADATA_ELEMENT, xml, metadata.PREFIX, metadata.URI, _AFFECT[scope])
+
+    def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
+        import libvirt_qemu
+
+        request = json.dumps({"execute": command, "arguments": arguments})
+        with translated():
+            reply = json.loads(libvirt_qemu.qemuMonitorCommand(self.dom, request, 0))
+        if "error" in reply:
+            raise OperationError(f"QEMU refused {command}: {reply['error']['desc']}"
+                                 f" ({reply['error']['class']})")
+        return reply["return"]
+
+    def ensure_parking(self) -> None:
+        ensure_parking(self.dom.connect())
+
+    def require_network(self, name: str) -> None:
+        require_network(self.dom.connect(), name)
+
+    def check(self, expected: Expected) -> None:
+        nic = self._interface(expected.key, expected.scope)
+        if nic is None:
+            raise OperationError("the NIC is no longer in the domain's XML")
+        wanted = expected.backend
+        plugged = wanted is None or (nic.backend is not None and wanted.is_within(nic.backend))
+        if nic.connection is not expected.connection or not plugged:
+            raise OperationError(f"libvirt's XML has it {_state(nic)} afterwards")
+        if expected.scope is Scope.LIVE:
+            _check_live(nic, expected)
+
+    def state(self, key: str) -> str:
+        try:
+            scope = Scope.LIVE if self.dom.isActive() else Scope.CONFIG
+            nic = self._interface(key, scope)
+        except Exception:  # this serves an error message; the error that it tells of comes first
+            return "in a state that could not be read"
+        return "gone from the domain" if nic is None else _state(nic)
+
+    def _interface(self, key: str, scope: Scope) -> Interface | None:
+        return next((nic for nic in self.read(scope)[0] if nic.key == key), None)
+
+
+def _state(nic: Interface) -> str:
+    if nic.connection is Connection.DEFERRED:
+        return "deferred (unplugged)"
+    link = ", link down" if nic.link == "down" else ""
+    return f"attached to {backends.describe(nic.backend)}{link}"
+
+
+def _check_live(nic: Interface, expected: Expected) -> None:
+    if nic.carrier != expected.carrier:
+        raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
+    if not sysfs.is_tap_of(nic.target, nic.mac):
+        return  # another host's or namespace's device: libvirt's word has to do
+    bridge = _bridge(nic)
+    if bridge and sysfs.master(nic.target) != bridge:
+        raise OperationError(f"{nic.target} is a port of '{sysfs.master(nic.target)}' afterwards,"
+                             f" not of {bridge}")
+
+
+def _bridge(nic: Interface) -> str:
+    """Return the bridge that the live XML says the tap is a port of; Open vSwitch's ports have no master."""
+    from nicplug_xml.document import Document
+
+    root = Document(nic.xml).root
+    if root.get("virtualport", "type") == "openvswitch":
+        return ""
+    return root.get("source", "bridge") or ""

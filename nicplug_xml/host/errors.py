@@ -1,0 +1,58 @@
+"""libvirt's errors, translated to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nicplug_xml.errors import (
+    NicplugError,
+    NotFoundError,
+    OperationError,
+    SchemaError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    import libvirt
+
+#: virErrorNumber to the class that says what the caller should do; all others are an OperationError.
+_CLASSES: dict[str, type[NicplugError]] = {
+    "VIR_ERR_NO_DOMAIN": NotFoundError,
+    "VIR_ERR_NO_NETWORK": NotFoundError,
+    "VIR_ERR_NO_NWFILTER": NotFoundError,
+    "VIR_ERR_DEVICE_MISSING": NotFoundError,
+    "VIR_ERR_NO_SUPPORT": UnsupportedError,
+    "VIR_ERR_OPERATION_UNSUPPORTED": UnsupportedError,
+    "VIR_ERR_CONFIG_UNSUPPORTED": UnsupportedError,
+    "VIR_ERR_ARGUMENT_UNSUPPORTED": UnsupportedError,
+    "VIR_ERR_XML_ERROR": SchemaError,
+    "VIR_ERR_XML_DETAIL": SchemaError,
+    "VIR_ERR_XML_INVALID_SCHEMA": SchemaError,
+}
+
+
+@contextmanager
+def translated(hint: str = "") -> Iterator[None]:
+    """Raise what libvirt raises in the block as the `NicplugError` that fits it.
+
+    :param hint: what the user can do about it.
+    """
+    import libvirt
+
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise translate(error, hint) from error
+
+
+def translate(error: libvirt.libvirtError, hint: str = "") -> NicplugError:
+    """Return the `NicplugError` that fits a libvirt error; the message is libvirt's own."""
+    import libvirt
+
+    code = error.get_error_code()
+    for name, kind in _CLASSES.items():
+        if getattr(libvirt, name) == code:
+            return kind(str(error), hint=hint)
+    return OperationError(str(error), hint=hint)

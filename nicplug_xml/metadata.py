@@ -1,0 +1,99 @@
+"""Our one element in a domain's ``<metadata>``: what stock XML cannot hold.
+
+    <interfaces xmlns="urn:nicplug:domain:1.0">
+      <interface mac="52:54:00:…" plane="tap" link="up">
+        <backend type="bridge"><source bridge="br0"/></backend>
+      </interface>
+    </interfaces>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nicplug_xml.document import Element, quoted
+from nicplug_xml.model import Backend
+
+#: Namespace of the element.
+URI = "urn:nicplug:domain:1.0"
+#: Prefix that libvirt writes it with.
+PREFIX = "nicplug"
+#: Aliases that a user chose; libvirt makes all others anew at each start.
+USER_ALIAS = "ua-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is recorded of one pluggable interface.
+
+    :param key: its user alias (``ua-…``) where it has one, else its MAC in lower case.
+    :param plane: the plane that holds it.
+    :param link: while it is parked: the state in the ``<link>`` that it is to have; None for no ``<link>``.
+    :param backend: while it is parked: the intended backend.
+    :param generated: whether the rewriter made up the MAC, so that restoring takes it out again.
+    """
+
+    key: str
+    plane: str
+    link: str | None = None
+    backend: Backend | None = None
+    generated: bool = False
+
+    def to_xml(self) -> str:
+        """Return the entry as ``<interface>``."""
+        name = "alias" if self.key.startswith(USER_ALIAS) else "mac"
+        link = f" link={quoted(self.link)}" if self.link else ""
+        generated = " generated='yes'" if self.generated else ""
+        backend = self.backend.to_xml() if self.backend else ""
+        start = f"<interface {name}={quoted(self.key)} plane={quoted(self.plane)}{link}{generated}"
+        return f"{start}>{backend}</interface>" if backend else f"{start}/>"
+
+
+def key(alias: str | None, mac: str | None) -> str:
+    """Return what an entry names an interface by, or an empty string when it has neither."""
+    return alias if alias and alias.startswith(USER_ALIAS) else (mac or "").lower()
+
+
+def key_of(interface: Element) -> str:
+    """Return what an entry names this ``<interface>`` by, or an empty string when it has neither."""
+    return key(interface.get("alias", "name"), interface.get("mac", "address"))
+
+
+def find(domain: Element) -> Element | None:
+    """Return our element in a ``<domain>``, or None."""
+    metadata = next((child for child in domain if child.tag == "metadata"), None)
+    return next((child for child in metadata or () if child.tag == f"{URI} interfaces"), None)
+
+
+def parse(element: Element | None) -> list[Entry]:
+    """Read the entries of our element, as it was written or as libvirt writes it; None has none."""
+    if element is None:
+        return []
+    return [_entry(child, element) for child in element if child.name == "interface"]
+
+
+def format_entries(entries: Iterable[Entry], attributes: str = "") -> str:
+    """Return the element's text; `attributes` go into its start tag as they are."""
+    return f"<interfaces{attributes}>{''.join(entry.to_xml() for entry in entries)}</interfaces>"
+
+
+def _entry(element: Element, parent: Element) -> Entry:
+    attributes = element.attributes
+    intended = element.find("backend")
+    return Entry(
+        attributes.get("alias") or attributes.get("mac", ""),
+        attributes.get("plane", ""),
+        attributes.get("link"),
+        None if intended is None else _backend(intended, parent),
+        "generated" in attributes,
+    )
+
+
+def _backend(element: Element, parent: Element) -> Backend:
+    # libvirt puts our prefix on every element below; the interface that they go back to has none.
+    prefix = parent.text[1:].split(None, 1)[0].partition(":")[0] + ":"
+    children = (
+        child.text.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</") for child in element
+    )
+    return Backend(element.attributes.get("type"), tuple(children))

@@ -1,0 +1,218 @@
+"""The words of nicplug as data: frozen, and without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from nicplug_xml.document import Document, Element, quoted
+from nicplug_xml.errors import SchemaError
+
+#: Children of ``<interface>`` that are the backend's half; all others are the frontend's.
+BACKEND_CHILDREN = frozenset(
+    (
+        "source",
+        "virtualport",
+        "vlan",
+        "bandwidth",
+        "filterref",
+        "port",
+        "portForward",
+        "ip",
+        "route",
+        "backend",
+    )
+)
+
+#: Interface types on which the guest's device is the backend itself, so that nothing can be plugged.
+NEVER_PLUGGABLE = frozenset(("hostdev", "vdpa", "vhostuser"))
+
+
+class Connection(str, Enum):
+    """Whether a backend is attached to an interface."""
+
+    DEFERRED = "deferred"
+    ATTACHED = "attached"
+
+
+class Scope(str, Enum):
+    """Which of a domain's two states: libvirt's VIR_DOMAIN_AFFECT_LIVE or VIR_DOMAIN_AFFECT_CONFIG."""
+
+    LIVE = "live"
+    CONFIG = "config"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The host's half of an interface.
+
+    :param type: as in ``<interface type=…>``; None where only children are known, as for a deferred
+        interface that names a bandwidth and no place.
+    :param children: the child elements, each as XML text.
+    """
+
+    type: str | None
+    children: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: str | Backend | object) -> Backend:
+        """Make a backend of what a caller may hand in.
+
+        :param source: a `Backend`, a ``<backend type='…'>`` document, or such an lxml element.
+        :raises SchemaError: it is not well-formed, or not a ``<backend>`` with a type.
+        """
+        if isinstance(source, Backend):
+            return source
+        if not isinstance(source, str):
+            from lxml import etree
+
+            source = str(etree.tostring(source, encoding="unicode", with_tail=False))
+        root = Document(source).root
+        if root.tag != "backend":
+            raise SchemaError(f"a backend was expected, not <{root.name}>",
+                              hint="write <backend type='bridge'><source bridge='br0'/></backend>")
+        if not root.attributes.get("type"):
+            raise SchemaError("<backend> has no type", hint="say type='bridge' or another of docs/format.md")
+        unknown = [child.name for child in root if child.name not in BACKEND_CHILDREN]
+        if unknown:
+            raise SchemaError(f"<{unknown[0]}> is no part of a backend",
+                              hint=f"a backend has {', '.join(sorted(BACKEND_CHILDREN))}")
+        return cls(root.attributes["type"], tuple(child.text for child in root))
+
+    @property
+    def source(self) -> Mapping[str, str]:
+        """The attributes of ``<source>``; empty without one."""
+        child = self.child("source")
+        return {} if child is None else child.attributes
+
+    def child(self, name: str) -> Element | None:
+        """Return the parsed child element of that name, or None."""
+        return Document(self.to_xml()).root.find(name)
+
+    def with_policy_of(self, other: Backend) -> Backend:
+        """Return this backend with those of `other`'s bandwidth, filter, port and VLAN that it does not name.
+
+        They are rules for the guest rather than a place to be plugged into, so a move keeps them. A VLAN
+        belongs to the kind of switch as well: it stays only where the virtualport type does.
+        """
+        named = {child.name for child in Document(self.to_xml()).root}
+        kept = {"bandwidth", "filterref", "port"}
+        if _virtualport(self) == _virtualport(other):
+            kept.add("vlan")
+        rest = [child.text for child in Document(other.to_xml()).root if child.name in kept - named]
+        return replace(self, children=(*self.children, *rest))
+
+    def is_within(self, present: Backend) -> bool:
+        """Whether everything that this backend names is so in `present`, which libvirt may have added to."""
+        return self.type == present.type and _within(
+            Document(self.to_xml()).root, Document(present.to_xml()).root
+        )
+
+    def to_xml(self) -> str:
+        """Return the ``<backend>`` document."""
+        kind = f" type={quoted(self.type)}" if self.type else ""
+        return f"<backend{kind}>{''.join(self.children)}</backend>"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One interface of a domain, read from stock XML and our metadata.
+
+    :param xml: the ``<interface>`` element as libvirt has it.
+    :param mac: MAC address in lower case, or an empty string where the XML has none.
+    :param alias: device alias, or an empty string.
+    :param key: what our metadata names it by: its user alias where it has one, else its MAC.
+    :param target: host device name, or an empty string.
+    :param model: guest device model, or an empty string.
+    :param plane: the plane that holds it; None for a stock interface.
+    :param connection: whether a backend is attached.
+    :param backend: the backend that is attached, or the intended one; None where there is none.
+    :param link: the administrator's wish for the carrier, ``up`` or ``down``; None where nothing was said.
+    :param carrier: whether the guest sees a carrier when the domain runs.
+    """
+
+    xml: str
+    mac: str
+    alias: str
+    key: str
+    target: str
+    model: str
+    plane: str | None
+    connection: Connection
+    backend: Backend | None
+    link: str | None
+    carrier: bool
+
+    @property
+    def name(self) -> str:
+        """What to call it: its target device, else its alias, else its MAC."""
+        return self.target or self.alias or self.mac
+
+
+@dataclass(frozen=True)
+class InterfaceStatus:
+    """What is true of one interface now; a row of ``nicplug list``.
+
+    :param domain: the domain's name.
+    :param interface: target device, alias or MAC, the first that it has.
+    :param mac: MAC address in lower case.
+    :param alias: device alias, or an empty string.
+    :param target: host device name, or an empty string.
+    :param model: guest device model, or an empty string.
+    :param plane: the plane that holds it; None for a stock interface.
+    :param connection: whether a backend is attached.
+    :param backend: the attached or the intended backend, or None.
+    :param link: the administrator's wish, ``up`` or ``down``.
+    :param carrier: whether the guest sees a carrier; None while the domain does not run.
+    :param changed: whether the operation that returned this changed anything.
+    """
+
+    domain: str
+    interface: str
+    mac: str
+    alias: str
+    target: str
+    model: str
+    plane: str | None
+    connection: Connection
+    backend: Backend | None
+    link: str
+    carrier: bool | None
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a document.
+
+    :param line: line in the source, from 1.
+    :param column: column in the source, from 1; 0 when only the line is known.
+    :param path: where in the document, as ``/domain/devices/interface[2]``.
+    :param message: what is wrong, in one sentence.
+    :param hint: what would be right, or an empty string.
+    """
+
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.line}:{self.column}" if self.column else f"{self.line}"
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}: {self.path}: {self.message}{hint}"
+
+
+def _virtualport(backend: Backend) -> str | None:
+    child = backend.child("virtualport")
+    return None if child is None else child.attributes.get("type", "")
+
+
+def _within(wanted: Element, present: Element) -> bool:
+    if not wanted.attributes.items() <= present.attributes.items():
+        return False
+    return all(
+        any(child.name == other.name and _within(child, other) for other in present) for child in wanted
+    )

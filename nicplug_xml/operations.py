@@ -1,0 +1,219 @@
+"""The operations: read what is true, plan what is wanted, carry it out, and say what is true then."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
+from nicplug_xml.host.connection import ensure_parking, parking_kind
+from nicplug_xml.host.domain import Domain
+from nicplug_xml.host.errors import translated
+from nicplug_xml.model import Backend, Interface, InterfaceStatus, Scope
+from nicplug_xml.plan import Plan, carry_out
+from nicplug_xml.planner import Site
+from nicplug_xml.rewrite import read_interfaces, to_extended, to_stock
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+def define(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
+    """Define a persistent domain from extended XML.
+
+    :param conn: a libvirt connection.
+    :param xml: extended (or stock) domain XML.
+    :param plane: the plane to hold the pluggable interfaces, or ``auto``.
+    :returns: the domain; plain ``virsh start`` boots it with its deferred interfaces unplugged.
+    :raises SchemaError: the XML is not valid; nothing was defined.
+    :raises NicplugError: libvirt refuses, or the parking place cannot be made; nothing was defined.
+    """
+    return _make(conn, xml, plane, conn.defineXML)
+
+
+def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
+    """Start a transient domain from extended XML; arguments and errors as for `define`.
+
+    :returns: the running domain.
+    """
+    return _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
+
+
+def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
+    """Return the domain's extended XML.
+
+    :param flags: libvirt's VIR_DOMAIN_XML_{INACTIVE,SECURE,…}.
+    :raises NicplugError: libvirt refuses.
+    """
+    with translated():
+        return to_extended(dom.XMLDesc(flags), restore_mac=False)
+
+
+def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[InterfaceStatus]:
+    """Return what is true of each interface of a domain, stock interfaces included.
+
+    :param inactive: look at the persistent definition, also when the domain runs.
+    :raises NicplugError: libvirt refuses.
+    """
+    domain = Domain(dom)
+    scope = Scope.CONFIG if inactive else domain.scopes(0)[0]
+    found, entries = domain.read(scope)
+    for key in {entry.key for entry in entries} - {nic.key for nic in found}:
+        warnings.warn(f"the metadata of domain '{domain.name}' names an interface {key}, which it does not"
+                      " have; the next change drops that entry", stacklevel=2)
+    return [_status(domain, nic, scope) for nic in found]
+
+
+def plan_attach(
+    dom: libvirt.virDomain,
+    interface: str,
+    backend: str | Backend | object | None = None,
+    *,
+    flags: int = 0,
+    fds: Iterable[int] = (),
+    announce: bool = True,
+    link: str | None = None,
+) -> Plan:
+    """Return the plan that `attach_backend` carries out; arguments and errors as there."""
+    given = None if backend is None else Backend.of(backend)
+    if tuple(fds):
+        raise UnsupportedError("plane 'tap' takes no file descriptors: the NIC keeps its own tap",
+                               hint="name a bridge or a network")
+    return _plan(dom, interface, flags, lambda site: site.attach(given, announce, link))
+
+
+def attach_backend(
+    dom: libvirt.virDomain,
+    interface: str,
+    backend: str | Backend | object | None = None,
+    *,
+    flags: int = 0,
+    fds: Iterable[int] = (),
+    announce: bool = True,
+    link: str | None = None,
+) -> InterfaceStatus:
+    """Plug an interface in; one that is attached is moved, and comes back when the move fails.
+
+    :param interface: MAC, alias or target device.
+    :param backend: a ``<backend>`` document, such an lxml element, or a `Backend`; None for the intended one.
+        Bandwidth, filter, port and VLAN that it does not name stay as they are.
+    :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
+    :param fds: open file descriptors to plug in; plane ``tap`` takes none.
+    :param announce: have QEMU announce the NIC to its new neighbours.
+    :param link: ``up`` or ``down`` sets the administrator's link as well; None leaves it.
+    :returns: what is true afterwards; its `changed` is false when everything was so before.
+    :raises NotFoundError: no such interface or network, or the name is ambiguous; nothing was touched.
+    :raises UnsupportedError: the interface is not pluggable, or its plane cannot take the backend.
+    :raises SchemaError: the backend is malformed, or none is known.
+    :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
+    """
+    return _run(dom, plan_attach(dom, interface, backend, flags=flags, fds=fds, announce=announce, link=link))
+
+
+def plan_detach(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> Plan:
+    """Return the plan that `detach_backend` carries out; arguments and errors as there."""
+    parking = parking_kind(dom.connect())
+    return _plan(dom, interface, flags, lambda site: site.detach(parking))
+
+
+def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> InterfaceStatus:
+    """Unplug an interface; what it was plugged into becomes its intended backend.
+
+    :param interface: MAC, alias or target device.
+    :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
+    :returns: what is true afterwards; its `changed` is false when it was unplugged before.
+    :raises NotFoundError: no such interface, or the name is ambiguous; nothing was touched.
+    :raises UnsupportedError: the interface is not pluggable.
+    :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
+    """
+    return _run(dom, plan_detach(dom, interface, flags=flags))
+
+
+def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> Plan:
+    """Return the plan that `set_link` carries out; arguments and errors as there."""
+    return _plan(dom, interface, flags, lambda site: site.set_link("up" if up else "down"))
+
+
+def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> InterfaceStatus:
+    """Set the administrator's link; it survives plugging and unplugging.
+
+    :param interface: MAC, alias or target device; one that is not pluggable will do.
+    :param up: whether the guest is to see a carrier while the interface is attached.
+    :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
+    :returns: what is true afterwards; its `changed` is false when the link was so before.
+    :raises NotFoundError: no such interface, or the name is ambiguous; nothing was touched.
+    :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
+    """
+    return _run(dom, plan_set_link(dom, interface, up, flags=flags))
+
+
+def _plan(dom: libvirt.virDomain, interface: str, flags: int,
+          operation: Callable[[Site], Plan]) -> Plan:
+    domain = Domain(dom)
+    plans = []
+    for scope in domain.scopes(flags):
+        found, entries = domain.read(scope)
+        nic = _find(domain, interface, scope, found)
+        plans.append(operation(Site(domain.name, scope, nic, tuple(found), tuple(entries))))
+    return replace(plans[0], steps=tuple(step for plan in plans for step in plan.steps))
+
+
+def _run(dom: libvirt.virDomain, plan: Plan) -> InterfaceStatus:
+    domain = Domain(dom)
+    carry_out(plan, domain)
+    nic = next(nic for nic in domain.read(plan.scope)[0] if nic.key == plan.key)
+    return replace(_status(domain, nic, plan.scope), changed=bool(plan.steps))
+
+
+def _find(domain: Domain, name: str, scope: Scope, found: list[Interface]) -> Interface:
+    matches = _named(name, found)
+    if not matches and scope is Scope.CONFIG and domain.dom.isActive():
+        # Targets and most aliases exist in the live XML only: go by what the interface is recorded as.
+        keys = {nic.key for nic in _named(name, domain.read(Scope.LIVE)[0])}
+        matches = [nic for nic in found if nic.key in keys]
+    if len(matches) == 1:
+        return matches[0]
+    listed = ", ".join(" = ".join(filter(None, (nic.target, nic.alias, nic.mac))) for nic in matches or found)
+    if matches:
+        raise NotFoundError(f"'{name}' names {len(matches)} interfaces of domain '{domain.name}': {listed}",
+                            hint="use a name that only one of them has")
+    raise NotFoundError(f"domain '{domain.name}' has no interface '{name}'",
+                        hint=f"it has {listed}" if listed else "it has none")
+
+
+def _named(name: str, found: list[Interface]) -> list[Interface]:
+    mac = name.lower().replace("-", ":")
+    return [nic for nic in found if name in (nic.alias, nic.target) or mac == nic.mac]
+
+
+def _status(domain: Domain, nic: Interface, scope: Scope) -> InterfaceStatus:
+    return InterfaceStatus(
+        domain=domain.name,
+        interface=nic.name,
+        mac=nic.mac,
+        alias=nic.alias,
+        target=nic.target,
+        model=nic.model,
+        plane=nic.plane,
+        connection=nic.connection,
+        backend=nic.backend,
+        link=nic.link or "up",
+        carrier=nic.carrier if scope is Scope.LIVE else None,
+    )
+
+
+def _make(conn: libvirt.virConnect, xml: str, plane: str,
+          make: Callable[[str], libvirt.virDomain]) -> libvirt.virDomain:
+    from nicplug_xml.schema import validate
+
+    problems = validate(xml)
+    if problems:
+        raise SchemaError(f"the domain XML is not valid: {problems[0]}",
+                          hint="'nicplug validate' shows all that is wrong")
+    stock = to_stock(xml, plane=plane, parking=parking_kind(conn))
+    if any(nic.plane for nic in read_interfaces(stock)[0]):
+        ensure_parking(conn)
+    with translated():
+        return make(stock)

@@ -1,0 +1,280 @@
+"""Plans: the ordered steps of one operation, and carrying them out so that a failure loses nothing.
+
+Steps are data. They act on a `Host`, which `nicplug_xml.host` implements for libvirt.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from nicplug_xml.errors import NicplugError, OperationError
+from nicplug_xml.model import Backend, Connection, Scope
+
+
+class Host(Protocol):
+    """What steps need of the world. Every method raises `NicplugError` when it fails."""
+
+    def update_device(self, xml: str, scope: Scope) -> None:
+        """Hand an ``<interface>`` to libvirt's virDomainUpdateDeviceFlags."""
+
+    def set_metadata(self, xml: str | None, scope: Scope) -> None:
+        """Replace our metadata element; None removes it (virDomainSetMetadata)."""
+
+    def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
+        """Carry out a QEMU monitor command and return what it returns."""
+
+    def ensure_parking(self) -> None:
+        """Make the parking place, unless it is there."""
+
+    def require_network(self, name: str) -> None:
+        """Raise unless the libvirt network of that name is active."""
+
+    def check(self, interface: Expected) -> None:
+        """Look at the interface afresh, and raise unless it is as expected."""
+
+    def state(self, key: str) -> str:
+        """Say in a few words what state the interface of that metadata key is in now."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must be seen of an interface before success is reported.
+
+    :param key: the interface, as its metadata entry names it.
+    :param scope: the state looked at.
+    :param connection: deferred or attached.
+    :param backend: the backend that must be there when attached.
+    :param carrier: whether the guest is to see a carrier.
+    """
+
+    key: str
+    scope: Scope
+    connection: Connection
+    backend: Backend | None
+    carrier: bool
+
+
+class Step(Protocol):
+    """One thing to do, with its undo."""
+
+    @property
+    def summary(self) -> str:
+        """The step in a few words, for errors and progress."""
+
+    def describe(self) -> str:
+        """The call that it makes with every argument, in one line."""
+
+    def apply(self, host: Host) -> None:
+        """Do it; a step that raises has changed nothing."""
+
+    def undo(self, host: Host) -> None:
+        """Take it back; harmless when it was not done."""
+
+
+@dataclass(frozen=True)
+class EnsureParking:
+    """Make the parking place. It stays: other NICs may use it by the time of an undo."""
+
+    place: str
+    summary: str = "make the parking place"
+
+    def describe(self) -> str:
+        return self.place
+
+    def apply(self, host: Host) -> None:
+        host.ensure_parking()
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class RequireNetwork:
+    """Look whether a libvirt network can be plugged into."""
+
+    network: str
+    summary: str = "find the network"
+
+    def describe(self) -> str:
+        return f"libvirt  virNetworkIsActive({self.network})"
+
+    def apply(self, host: Host) -> None:
+        host.require_network(self.network)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class UpdateDevice:
+    """Change an interface by libvirt's own update-device.
+
+    :param xml: the whole interface as it is to be.
+    :param undo_xml: the whole interface as it was recorded before.
+    """
+
+    summary: str
+    xml: str
+    undo_xml: str
+    scope: Scope
+
+    def describe(self) -> str:
+        return f"libvirt  virDomainUpdateDeviceFlags({self.scope.value}) {one_line(self.xml)}"
+
+    def apply(self, host: Host) -> None:
+        host.update_device(self.xml, self.scope)
+
+    def undo(self, host: Host) -> None:
+        host.update_device(self.undo_xml, self.scope)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write our metadata; libvirt tells every client of it by a METADATA_CHANGE event.
+
+    :param xml: our whole element; None when there is nothing to record.
+    :param undo_xml: the element as it was.
+    """
+
+    xml: str | None
+    undo_xml: str | None
+    scope: Scope
+    summary: str = "record it in the domain's metadata"
+
+    def describe(self) -> str:
+        return f"libvirt  virDomainSetMetadata({self.scope.value}) {one_line(self.xml or 'remove')}"
+
+    def apply(self, host: Host) -> None:
+        host.set_metadata(self.xml, self.scope)
+
+    def undo(self, host: Host) -> None:
+        host.set_metadata(self.undo_xml, self.scope)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read back what the steps before it did."""
+
+    expected: Expected
+    summary: str = "read back the NIC's state"
+
+    def describe(self) -> str:
+        wanted = self.expected
+        backend = f" to {one_line(wanted.backend.to_xml())}" if wanted.backend else ""
+        return (f"check    {wanted.scope.value}: {wanted.key} is {wanted.connection.value}{backend}, "
+                f"carrier {'up' if wanted.carrier else 'down'}")
+
+    def apply(self, host: Host) -> None:
+        host.check(self.expected)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Have QEMU announce one NIC, so that switches learn where it is now.
+
+    The NIC is plugged in by then: an announcement that fails is a warning.
+
+    :param alias: the NIC's device alias, which is its id in QEMU.
+    """
+
+    alias: str
+    summary: str = "announce the NIC to its new neighbours"
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Arguments of QEMU's ``announce-self``: five rounds as after a migration, for this NIC alone."""
+        return {"initial": 50, "max": 550, "rounds": 5, "step": 100,
+                "interfaces": [self.alias], "id": f"nicplug-{self.alias}"}
+
+    def describe(self) -> str:
+        import json
+
+        return "monitor  " + json.dumps({"execute": "announce-self", "arguments": self.arguments})
+
+    def apply(self, host: Host) -> None:
+        try:
+            host.monitor("announce-self", self.arguments)
+        except NicplugError as error:
+            warnings.warn(f"the NIC is plugged in, but was not announced: {error}", stacklevel=2)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one operation on one interface.
+
+    :param summary: the operation in a few words: ``plug vnet0 of vm1 into bridge br0``.
+    :param key: the interface, as its metadata entry names it.
+    :param scope: the state that it begins with.
+    :param steps: what to do, in this order; empty when everything is as wanted already.
+    :param hint: what a user can look at when it fails.
+    """
+
+    summary: str
+    key: str
+    scope: Scope
+    steps: tuple[Step, ...] = ()
+    hint: str = ""
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return f"{self.summary}: nothing to do"
+        return "\n".join([self.summary, *(f"  {n}. {s.describe()}" for n, s in enumerate(self.steps, 1))])
+
+
+def carry_out(plan: Plan, host: Host, observer: Callable[[Step, float], None] | None = None) -> None:
+    """Apply the steps in order; when one fails, undo those before it, last first.
+
+    :param observer: told of each step that is done, with the seconds it took.
+    :raises NicplugError: a step failed; the message names it, and the state that the NIC is in. It is an
+        `OperationError` unless the first step refused.
+    """
+    done: list[Step] = []
+    try:
+        for step in plan.steps:
+            started = time.perf_counter()
+            step.apply(host)
+            done.append(step)
+            if observer:
+                observer(step, time.perf_counter() - started)
+    except NicplugError as error:
+        raise _failure(plan, step, error, done, host) from error
+    except BaseException:
+        # Not a refusal but an interruption: how far the step came is not known, and its undo is harmless.
+        _undo([*done, step], host)
+        raise
+
+
+def one_line(xml: str) -> str:
+    """Return XML without the white space between its elements."""
+    return re.sub(r">\s+<", "><", xml.strip())
+
+
+def _undo(done: list[Step], host: Host) -> list[str]:
+    failures = []
+    for step in reversed(done):
+        try:
+            step.undo(host)
+        except Exception as error:  # an undo that fails must not keep the others from running
+            failures.append(f"'{step.summary}' ({error})")
+    return failures
+
+
+def _failure(plan: Plan, step: Step, error: NicplugError, done: list[Step], host: Host) -> NicplugError:
+    # The first step's refusal keeps its class: it has touched nothing.
+    kind = OperationError if done else type(error)
+    leftovers = _undo(done, host)
+    what = f"could not {plan.summary}: to {step.summary} failed: {error.what}"
+    if leftovers:
+        what += f"; could not be undone: {', '.join(leftovers)}"
+    return kind(f"{what}; the NIC is {host.state(plan.key)} now", hint=error.hint or plan.hint)
