@@ -161,9 +161,10 @@ class Document:
             self.replace(parent.open_end, parent.open_end, text)
 
     def insert_after(self, element: Element, *siblings: str) -> None:
-        """Put siblings behind `element`, each on a line of its own where it is on one."""
-        space = self.space_before(element.start)
-        self.replace(element.end, element.end, b"".join(space + text.encode() for text in siblings))
+        """Put siblings behind `element`, each on a line of its own, and indented, where it is so."""
+        space = self.space_before(element.start).decode()
+        text = "".join(space + _indented(sibling, space) for sibling in siblings)
+        self.replace(element.end, element.end, text)
 
     def set_attribute(self, element: Element, name: str, value: str | None) -> None:
         """Set an attribute that is in no namespace; None takes it out, with the white space before it."""
@@ -221,6 +222,13 @@ def quoted(value: str, quote: str = "'") -> str:
     for raw, reference in (("&", "&amp;"), ("<", "&lt;"), ("\n", "&#10;"), (quote, f"&#{ord(quote)};")):
         value = value.replace(raw, reference)
     return f"{quote}{value}{quote}"
+
+
+def _indented(xml: str, space: str) -> str:
+    """Return XML of several lines with its last line indented as `space` says, the others along with it."""
+    last = xml.rpartition("\n")[2]
+    old = last[: len(last) - len(last.lstrip())]
+    return xml.replace(f"\n{old}", f"\n{space.rpartition(chr(10))[2]}") if "\n" in space else xml
 
 
 def _refuse_doctype(*_: object) -> NoReturn:

@@ -19,6 +19,8 @@ from nicplug_xml.model import Backend
 URI = "urn:nicplug:domain:1.0"
 #: Prefix that libvirt writes it with.
 PREFIX = "nicplug"
+#: Attribute of the element that `format_entries` explains.
+ALONE = "alone"
 #: Aliases that a user chose; libvirt makes all others anew at each start.
 USER_ALIAS = "ua-"
 
@@ -73,8 +75,14 @@ def parse(element: Element | None) -> list[Entry]:
     return [_entry(child, element) for child in element if child.name == "interface"]
 
 
-def format_entries(entries: Iterable[Entry], attributes: str = "") -> str:
-    """Return the element's text; `attributes` go into its start tag as they are."""
+def format_entries(entries: Iterable[Entry], *, alone: bool, namespace: bool = False) -> str:
+    """Return the element's text.
+
+    :param alone: note that a ``<metadata>`` with nothing else in it is there for this element only, so that
+        restoring takes it out as well.
+    :param namespace: declare the namespace, which libvirt's virDomainSetMetadata does by itself.
+    """
+    attributes = f' xmlns="{URI}"' * namespace + f" {ALONE}='yes'" * alone
     return f"<interfaces{attributes}>{''.join(entry.to_xml() for entry in entries)}</interfaces>"
 
 

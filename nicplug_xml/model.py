@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -102,6 +102,13 @@ class Backend:
             kept.add("vlan")
         rest = [child.text for child in Document(other.to_xml()).root if child.name in kept - named]
         return replace(self, children=(*self.children, *rest))
+
+    def with_vlan(self, tags: Sequence[int]) -> Backend:
+        """Return this backend with those VLAN tags instead of its own; more than one make a trunk."""
+        trunk = " trunk='yes'" if len(tags) > 1 else ""
+        vlan = f"<vlan{trunk}>{''.join(f'<tag id={quoted(str(tag))}/>' for tag in tags)}</vlan>"
+        rest = (child.text for child in Document(self.to_xml()).root if child.name != "vlan")
+        return replace(self, children=(*rest, vlan))
 
     def is_within(self, present: Backend) -> bool:
         """Whether everything that this backend names is so in `present`, which libvirt may have added to."""

@@ -12,7 +12,7 @@ from nicplug_xml.host.connection import ensure_parking, parking_kind
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, Interface, InterfaceStatus, Scope
-from nicplug_xml.plan import Plan, carry_out
+from nicplug_xml.plan import Observer, Plan, carry_out
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import read_interfaces, to_extended, to_stock
 
@@ -109,7 +109,8 @@ def attach_backend(
     :raises SchemaError: the backend is malformed, or none is known.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    return _run(dom, plan_attach(dom, interface, backend, flags=flags, fds=fds, announce=announce, link=link))
+    plan = plan_attach(dom, interface, backend, flags=flags, fds=fds, announce=announce, link=link)
+    return carry_out_plan(dom, plan)
 
 
 def plan_detach(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> Plan:
@@ -128,7 +129,7 @@ def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) ->
     :raises UnsupportedError: the interface is not pluggable.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    return _run(dom, plan_detach(dom, interface, flags=flags))
+    return carry_out_plan(dom, plan_detach(dom, interface, flags=flags))
 
 
 def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> Plan:
@@ -146,7 +147,7 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
     :raises NotFoundError: no such interface, or the name is ambiguous; nothing was touched.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    return _run(dom, plan_set_link(dom, interface, up, flags=flags))
+    return carry_out_plan(dom, plan_set_link(dom, interface, up, flags=flags))
 
 
 def _plan(dom: libvirt.virDomain, interface: str, flags: int,
@@ -160,9 +161,15 @@ def _plan(dom: libvirt.virDomain, interface: str, flags: int,
     return replace(plans[0], steps=tuple(step for plan in plans for step in plan.steps))
 
 
-def _run(dom: libvirt.virDomain, plan: Plan) -> InterfaceStatus:
+def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None = None) -> InterfaceStatus:
+    """Carry out a plan that a ``plan_…`` function made for that domain.
+
+    :param observer: told of each step that is done, with the seconds it took.
+    :returns: what is true of the interface afterwards.
+    :raises NicplugError: as the operation that the plan is of.
+    """
     domain = Domain(dom)
-    carry_out(plan, domain)
+    carry_out(plan, domain, observer)
     nic = next(nic for nic in domain.read(plan.scope)[0] if nic.key == plan.key)
     return replace(_status(domain, nic, plan.scope), changed=bool(plan.steps))
 

@@ -217,13 +217,15 @@ class Plan:
     :param key: the interface, as its metadata entry names it.
     :param scope: the state that it begins with.
     :param steps: what to do, in this order; empty when everything is as wanted already.
-    :param hint: what a user can look at when it fails.
+    :param place: the name of what it plugs into.
+    :param hint: what a user can look at when a failure names that place.
     """
 
     summary: str
     key: str
     scope: Scope
     steps: tuple[Step, ...] = ()
+    place: str = ""
     hint: str = ""
 
     def __str__(self) -> str:
@@ -232,7 +234,11 @@ class Plan:
         return "\n".join([self.summary, *(f"  {n}. {s.describe()}" for n, s in enumerate(self.steps, 1))])
 
 
-def carry_out(plan: Plan, host: Host, observer: Callable[[Step, float], None] | None = None) -> None:
+#: Told of each step that is done, with the seconds it took.
+Observer = Callable[[Step, float], None]
+
+
+def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
     """Apply the steps in order; when one fails, undo those before it, last first.
 
     :param observer: told of each step that is done, with the seconds it took.
@@ -277,4 +283,5 @@ def _failure(plan: Plan, step: Step, error: NicplugError, done: list[Step], host
     what = f"could not {plan.summary}: to {step.summary} failed: {error.what}"
     if leftovers:
         what += f"; could not be undone: {', '.join(leftovers)}"
-    return kind(f"{what}; the NIC is {host.state(plan.key)} now", hint=error.hint or plan.hint)
+    hint = error.hint or (plan.hint if plan.place and plan.place in error.what else "")
+    return kind(f"{what}; the NIC is {host.state(plan.key)} now", hint=hint)

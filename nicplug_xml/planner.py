@@ -58,7 +58,8 @@ class Site:
             ]
             if announce and carrier and self.scope is Scope.LIVE:
                 steps.append(Announce(nic.alias))
-        return self._plan(summary, steps, backends.hint(backend))
+        place = next(iter(backend.source.values()), "")
+        return self._plan(summary, steps, place, backends.hint(backend))
 
     def detach(self, parking: str) -> Plan:
         """Plan to unplug it.
@@ -96,8 +97,8 @@ class Site:
                 steps.append(self._record(entry))
         return self._plan(f"set the link of {self._name} {state}", steps)
 
-    def _plan(self, summary: str, steps: list[Step], hint: str = "") -> Plan:
-        return Plan(summary, self.nic.key, self.scope, tuple(steps), hint)
+    def _plan(self, summary: str, steps: list[Step], place: str = "", hint: str = "") -> Plan:
+        return Plan(summary, self.nic.key, self.scope, tuple(steps), place, hint)
 
     @property
     def _name(self) -> str:
@@ -139,7 +140,11 @@ class Site:
     def _record(self, entry: Entry) -> Record:
         keys = {nic.key for nic in self.interfaces}
         new = [entry if old.key == entry.key else old for old in self.entries if old.key in keys]
-        return Record(metadata.format_entries(new), metadata.format_entries(self.entries), self.scope)
+        return Record(
+            metadata.format_entries(new, alone=True),
+            metadata.format_entries(self.entries, alone=True),
+            self.scope,
+        )
 
 
 def _same_link(one: str | None, other: str | None) -> bool:

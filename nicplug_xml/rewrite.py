@@ -19,9 +19,6 @@ from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface
 from nicplug_xml.planes import PLANES, choose
 from nicplug_xml.stock import backend_of, put_children, put_link, swapped
 
-#: In our element's start tag when `to_stock` made the ``<metadata>`` around it.
-_ADDED = " added='yes'"
-
 
 def to_stock(xml: str | bytes, *, plane: str = "auto", parking: str = "network") -> str:
     """Rewrite extended domain XML to what stock libvirt understands.
@@ -152,18 +149,17 @@ class _Rewriter:
 
     def _record(self, entries: list[Entry], present: Element | None) -> None:
         document, root = self.document, self.document.root
-        namespace = f' xmlns="{metadata.URI}"'
+        around = next((child for child in root if child.tag == "metadata"), None)
+        alone = metadata.ALONE in present.attributes if present else around is None
+        text = metadata.format_entries(entries, alone=alone, namespace=True)
         if present is not None:
-            document.replace(present.start, present.end, metadata.format_entries(entries, namespace))
-            return
-        element = next((child for child in root if child.tag == "metadata"), None)
-        if element is not None:
-            document.prepend(element, metadata.format_entries(entries, namespace))
-            return
-        devices = next(child for child in root if child.tag == "devices")
-        text = f"<metadata>{metadata.format_entries(entries, namespace + _ADDED)}</metadata>"
-        space = document.space_before(devices.start)
-        document.replace(devices.start, devices.start, text.encode() + space)
+            document.replace(present.start, present.end, text)
+        elif around is not None:
+            document.prepend(around, text)
+        else:
+            devices = next(child for child in root if child.tag == "devices")
+            space = document.space_before(devices.start).decode()
+            document.replace(devices.start, devices.start, f"<metadata>{text}</metadata>{space}")
 
 
 def _connection(element: Element, path: str, plane: str) -> Connection:
@@ -214,7 +210,7 @@ def _put_back(document: Document, interface: Element, children: tuple[str, ...])
 
 def _remove_metadata(document: Document, element: Element) -> None:
     around = next(child for child in document.root if child.tag == "metadata")
-    if "added" in element.attributes and around.children == [element]:
+    if metadata.ALONE in element.attributes and around.children == [element]:
         space = document.space_after(around.end)
         document.replace(around.start, around.end + len(space), b"")
     else:

@@ -1,0 +1,243 @@
+"""The command line: commands, their arguments and their help. virsh's names where virsh has one."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING, whose import takes longer than all else here
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+_USAGE = "nicplug [-c URI] [--json] COMMAND [ARGUMENT...]"
+
+_HELP = """usage: {usage}
+
+Plug, move and unplug the NICs of libvirt guests while they run.
+
+commands:
+{commands}
+
+'nicplug COMMAND --help' says more of each.
+
+options:
+  -c, --connect URI  libvirt connection URI; else LIBVIRT_DEFAULT_URI or libvirt's default, as for virsh
+  --json             print JSON
+  --version          print the version and exit
+  -h, --help         print this help and exit
+
+examples:
+  nicplug define vm1.xml                                   a guest whose NIC is not plugged in
+  virsh start vm1                                          ... boots without a carrier
+  nicplug list vm1
+  nicplug attach-backend vm1 52:54:00:11:22:33 --bridge br0
+  nicplug attach-backend vm1 vnet0 --network default       move it
+  nicplug detach-backend vm1 vnet0                         pull the cable
+  nicplug attach-backend vm1 vnet0                         back to where it was
+
+Exit codes: 0 done, 1 refused or failed, 2 bad usage."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; exit with 2 when it is not one of ours, with 0 after ``--help``.
+
+    Only what is needed is imported and built: that keeps the start fast.
+
+    :param arguments: the command line without the program's name.
+    :returns: the options; `command` names the command.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(help_text())
+        raise SystemExit(0)
+    top = _top()
+    options, rest = top.parse_known_args(arguments)
+    if options.help:
+        print(help_text())
+        raise SystemExit(0)
+    if options.version:
+        from importlib.metadata import version
+
+        print(f"nicplug {version('nicplug')}")
+        raise SystemExit(0)
+    if options.command is None:
+        top.error("no command was given; 'nicplug --help' lists them")
+    if options.command not in COMMANDS:
+        top.error(f"there is no command '{options.command}'; 'nicplug --help' lists them")
+    return command_parser(options.command).parse_args([*rest, *options.arguments], options)
+
+
+def help_text() -> str:
+    """Return what ``nicplug --help`` prints."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name.ljust(width)}  {summary}" for name, (summary, _, _) in COMMANDS.items())
+    return _HELP.format(usage=_USAGE, commands=commands)
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of one of `COMMANDS`."""
+    import argparse
+
+    summary, examples, add_arguments = COMMANDS[name]
+    command = argparse.ArgumentParser(
+        prog=f"nicplug {name}",
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "".join(f"  {line}\n" for line in examples.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(command)
+    # These are accepted behind the command as well; SUPPRESS keeps what was said before it.
+    _add_global(command, argparse.SUPPRESS)
+    return command
+
+
+def _top() -> argparse.ArgumentParser:
+    import argparse
+
+    top = argparse.ArgumentParser(prog="nicplug", usage=_USAGE, add_help=False)
+    top.add_argument("command", nargs="?")
+    top.add_argument("arguments", nargs=argparse.REMAINDER)
+    top.add_argument("-h", "--help", action="store_true")
+    top.add_argument("--version", action="store_true")
+    _add_global(top, None)
+    return top
+
+
+def _add_global(command: argparse.ArgumentParser, default: str | None) -> None:
+    command.add_argument("-c", "--connect", metavar="URI", default=default, help="libvirt connection URI")
+    command.add_argument("--json", action="store_true", default=default or False, help="print JSON")
+
+
+def _validate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", metavar="FILE", help="a document; - is standard input")
+    command.add_argument("--format", choices=("text", "json"), default="text",
+                         help="how problems are printed (default: %(default)s)")
+
+
+def _rewrite(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", help="extended domain XML; - is standard input")
+    command.add_argument("--plane", default="auto", help="plane to hold the NICs (default: %(default)s)")
+    command.add_argument("--parking", choices=("network", "bridge"), default="network",
+                         help="where plane tap parks: our libvirt network, or a plain bridge for connections"
+                         " without a network driver (default: %(default)s)")
+
+
+def _restore(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", help="stock domain XML; - is standard input")
+
+
+def _domain_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", help="extended domain XML; - is standard input")
+    command.add_argument("--plane", default="auto", help="plane to hold the NICs (default: %(default)s)")
+
+
+def _dumpxml(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
+    command.add_argument("--inactive", action="store_true", help="the persistent definition")
+
+
+def _list(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, UUID or id (default: all)")
+    command.add_argument("--inactive", action="store_true", help="the persistent definition")
+
+
+def _attach(command: argparse.ArgumentParser) -> None:
+    _interface(command)
+    backend = command.add_mutually_exclusive_group()
+    backend.add_argument("file", metavar="FILE", nargs="?", help="a <backend> document; - is standard input")
+    backend.add_argument("--bridge", metavar="BRIDGE", help="a Linux bridge of the host")
+    backend.add_argument("--network", metavar="NETWORK", help="a libvirt network")
+    command.add_argument("--vlan", metavar="TAG", type=int, action="append", default=[],
+                         help="VLAN tag; more than one make a trunk")
+    command.add_argument("--link", choices=("up", "down"), help="set the administrator's link as well")
+    command.add_argument("--no-announce", action="store_true",
+                         help="do not have QEMU announce the NIC to its new neighbours")
+    _affect(command)
+
+
+def _detach(command: argparse.ArgumentParser) -> None:
+    _interface(command)
+    _affect(command)
+
+
+def _set_link(command: argparse.ArgumentParser) -> None:
+    _interface(command)
+    command.add_argument("state", choices=("up", "down"))
+    _affect(command)
+
+
+def _demo(_command: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _interface(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
+    command.add_argument("interface", metavar="INTERFACE", help="MAC, alias or target device")
+
+
+def _affect(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--live", action="store_true", help="affect the running domain")
+    command.add_argument("--config", action="store_true", help="affect the next boot")
+    command.add_argument("--persistent", action="store_true",
+                         help="affect the next boot and, when the domain runs, the running domain")
+    command.add_argument("--current", action="store_true", help="affect the current state (the default)")
+    command.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+
+
+#: Each command: what it does, examples, and what adds its arguments.
+COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
+    "validate": (
+        "check extended domain XML and backend documents",
+        "nicplug validate vm1.xml backends/*.xml",
+        _validate,
+    ),
+    "rewrite": (
+        "print what stock libvirt understands of an extended domain XML",
+        "nicplug rewrite vm1.xml > stock.xml",
+        _rewrite,
+    ),
+    "restore": (
+        "print the extended XML that a stock domain XML stands for",
+        "virsh dumpxml vm1 | nicplug restore -",
+        _restore,
+    ),
+    "define": (
+        "define a persistent domain from extended XML",
+        "nicplug define vm1.xml && virsh start vm1",
+        _domain_file,
+    ),
+    "create": (
+        "start a transient domain from extended XML",
+        "nicplug create vm1.xml",
+        _domain_file,
+    ),
+    "dumpxml": (
+        "print a domain's extended XML",
+        "nicplug dumpxml vm1 --inactive",
+        _dumpxml,
+    ),
+    "list": (
+        "list interfaces and what they are plugged into",
+        "nicplug list\nnicplug list vm1 --inactive --json",
+        _list,
+    ),
+    "attach-backend": (
+        "plug an interface in, or move it to another backend",
+        ("nicplug attach-backend vm1 52:54:00:11:22:33 --bridge br0\n"
+            "nicplug attach-backend vm1 vnet0 backend.xml --persistent\n"
+            "nicplug attach-backend vm1 vnet0                 the intended backend, or the last one"),
+        _attach,
+    ),
+    "detach-backend": (
+        "unplug an interface",
+        "nicplug detach-backend vm1 vnet0",
+        _detach,
+    ),
+    "set-link": (
+        "set the administrator's link, which plugging leaves alone",
+        "nicplug set-link vm1 vnet0 down",
+        _set_link,
+    ),
+    "demo": (
+        "boot two guests, and plug, move and unplug their NICs (as root)",
+        "nicplug demo",
+        _demo,
+    ),
+}

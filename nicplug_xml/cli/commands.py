@@ -1,0 +1,201 @@
+"""The commands: each calls the API once and prints what it returns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nicplug_xml import operations
+from nicplug_xml.backends import bridge, network
+from nicplug_xml.cli import output
+from nicplug_xml.document import decode
+from nicplug_xml.errors import NicplugError, SchemaError
+from nicplug_xml.host.connection import find_domain, open_connection
+from nicplug_xml.host.errors import translated
+from nicplug_xml.model import Backend, InterfaceStatus
+from nicplug_xml.rewrite import to_extended, to_stock
+
+if TYPE_CHECKING:
+    import argparse
+
+    import libvirt
+
+    from nicplug_xml.plan import Plan
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from nicplug_xml.schema import validate
+
+    found, unreadable = [], False
+    for name in options.files:
+        try:
+            source = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as error:
+            print(f"nicplug: error: {name}: {error.strerror}", file=sys.stderr)
+            unreadable = True
+            continue
+        found += [(name, problem) for problem in validate(source)]
+    if options.json or options.format == "json":
+        print(json.dumps([{"file": name, **vars(problem)} for name, problem in found], indent=2))
+    else:
+        for name, problem in found:
+            print(f"{name}:{problem}")
+    return 2 if unreadable else bool(found)
+
+
+def _rewrite(options: argparse.Namespace) -> int:
+    return _translate(options.file, lambda xml: to_stock(xml, plane=options.plane, parking=options.parking))
+
+
+def _restore(options: argparse.Namespace) -> int:
+    return _translate(options.file, to_extended)
+
+
+def _define(options: argparse.Namespace) -> int:
+    return _make(options, operations.define, "defined")
+
+
+def _create(options: argparse.Namespace) -> int:
+    return _make(options, operations.create, "started")
+
+
+def _dumpxml(options: argparse.Namespace) -> int:
+    dom = find_domain(_connect(options), options.domain)
+    _print_xml(operations.xml_desc(dom, 2 if options.inactive else 0))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    conn = _connect(options)
+    with translated():
+        domains = [find_domain(conn, name) for name in options.domains] or conn.listAllDomains()
+    statuses = []
+    for dom in sorted(domains, key=lambda dom: str(dom.name())):
+        statuses += operations.interfaces(dom, inactive=options.inactive)
+    if options.json:
+        print(json.dumps([output.status_json(status) for status in statuses], indent=2))
+    else:
+        print(output.status_table(statuses))
+    return 0
+
+
+def _attach(options: argparse.Namespace) -> int:
+    backend = _backend(options)
+    dom = find_domain(_connect(options), options.domain)
+    plan = operations.plan_attach(dom, options.interface, backend, flags=_flags(dom, options),
+                                  announce=not options.no_announce, link=options.link)
+    return _carry_out(dom, plan, options)
+
+
+def _detach(options: argparse.Namespace) -> int:
+    dom = find_domain(_connect(options), options.domain)
+    plan = operations.plan_detach(dom, options.interface, flags=_flags(dom, options))
+    return _carry_out(dom, plan, options)
+
+
+def _set_link(options: argparse.Namespace) -> int:
+    dom = find_domain(_connect(options), options.domain)
+    plan = operations.plan_set_link(dom, options.interface, options.state == "up",
+                                    flags=_flags(dom, options))
+    return _carry_out(dom, plan, options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from nicplug_xml.demo import demo
+
+    return demo(as_json=options.json)
+
+
+#: What carries out each command that `nicplug_xml.cli.arguments` knows.
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "validate": _validate,
+    "rewrite": _rewrite,
+    "restore": _restore,
+    "define": _define,
+    "create": _create,
+    "dumpxml": _dumpxml,
+    "list": _list,
+    "attach-backend": _attach,
+    "detach-backend": _detach,
+    "set-link": _set_link,
+    "demo": _demo,
+}
+
+
+def _connect(options: argparse.Namespace) -> libvirt.virConnect:
+    import libvirt
+
+    # What libvirt would print by itself is in the error that it raises.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    return open_connection(options.connect)
+
+
+def _flags(dom: libvirt.virDomain, options: argparse.Namespace) -> int:
+    """Return VIR_DOMAIN_AFFECT_* of the flags, with virsh's meaning of --persistent and --current."""
+    if options.current and (options.live or options.config or options.persistent):
+        raise SchemaError("--current excludes --live, --config and --persistent", hint="leave one out")
+    flags = 1 * options.live | 2 * (options.config or options.persistent)
+    with translated():
+        return int(flags | bool(options.persistent and dom.isActive()))
+
+
+def _backend(options: argparse.Namespace) -> Backend | None:
+    backend = None
+    if options.file:
+        backend = Backend.of(_read(options.file)[0])
+    elif options.bridge:
+        backend = bridge.backend(options.bridge)
+    elif options.network:
+        backend = network.backend(options.network)
+    if options.vlan:
+        if backend is None:
+            raise SchemaError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")
+        backend = backend.with_vlan(options.vlan)
+    return backend
+
+
+def _carry_out(dom: libvirt.virDomain, plan: Plan, options: argparse.Namespace) -> int:
+    if options.dry_run:
+        steps = {"summary": plan.summary, "steps": [step.describe() for step in plan.steps]}
+        print(json.dumps(steps, indent=2) if options.json else plan)
+        return 0
+    _print_status(operations.carry_out_plan(dom, plan), options)
+    return 0
+
+
+def _print_status(status: InterfaceStatus, options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(output.status_json(status), indent=2))
+    else:
+        print(output.sentence(status) + ("" if status.changed else ": it was so already, nothing changed"))
+
+
+def _make(options: argparse.Namespace, make: Callable[..., libvirt.virDomain], verb: str) -> int:
+    text = _read(options.file)[0]
+    dom = make(_connect(options), text, plane=options.plane)
+    if options.json:
+        print(json.dumps({"domain": dom.name(), "uuid": dom.UUIDString()}))
+    else:
+        print(f"Domain '{dom.name()}' {verb} from {options.file}")
+    return 0
+
+
+def _translate(name: str, translation: Callable[[str], str]) -> int:
+    text, encoding = _read(name)
+    sys.stdout.buffer.write(translation(text).encode(encoding, "xmlcharrefreplace"))
+    return 0
+
+
+def _print_xml(xml: str) -> None:
+    print(xml, end="" if xml.endswith("\n") else "\n")
+
+
+def _read(name: str) -> tuple[str, str]:
+    """Return a document's text and its encoding."""
+    try:
+        return decode(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
+    except NicplugError as error:
+        raise type(error)(f"{name}: {error.what}", hint=error.hint) from error

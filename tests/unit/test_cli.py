@@ -1,0 +1,142 @@
+"""The command, as far as it needs no guest: usage, files, libvirt's test driver."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from nicplug_xml.cli.arguments import COMMANDS as ARGUMENTS
+from nicplug_xml.cli.arguments import command_parser, help_text
+from nicplug_xml.cli.commands import COMMANDS
+from nicplug_xml.cli.main import main
+
+TEST = ("-c", "test:///default")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def one_line(err: str) -> bool:
+    return err.count("\n") == 1 and err.startswith("nicplug: error: ") and "Traceback" not in err
+
+
+def test_every_command_is_parsed_carried_out_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(ARGUMENTS) == list(COMMANDS)
+    for name in COMMANDS:
+        code, out, _ = run(capsys, name, "--help")
+        assert code == 0
+        assert "examples:" in out
+        assert f"nicplug {name}" in out
+        assert name in help_text()
+        assert command_parser(name).prog == f"nicplug {name}"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("--json", "--help"), ("-c", "x", "-h")])
+def test_help(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    code, out, _ = run(capsys, *arguments)
+    assert (code, out.strip()) == (0, help_text())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version")[1].startswith("nicplug 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "no command was given"),
+        (("frobnicate",), "no command 'frobnicate'"),
+        (("list", "--frobnicate"), "--frobnicate"),
+        (("attach-backend", "vm1"), "INTERFACE"),
+        (("attach-backend", "vm1", "x", "--bridge", "b", "--network", "n"), "not allowed with"),
+        (("set-link", "vm1", "x", "sideways"), "sideways"),
+    ],
+)
+def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert why in err
+
+
+def test_rewrite_and_restore(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, extended: str) -> None:
+    data = extended.replace("utf-8", "latin-1").encode("latin-1")
+    (tmp_path / "a.xml").write_bytes(data)
+    assert main(["rewrite", str(tmp_path / "a.xml")]) == 0
+    stock = capfdbinary.readouterr().out
+    assert b"nicplug-parking" in stock
+    (tmp_path / "b.xml").write_bytes(stock)
+    assert main(["restore", str(tmp_path / "b.xml")]) == 0
+    assert b"caf\xe9" in capfdbinary.readouterr().out
+    (tmp_path / "c.xml").write_bytes(b"<domain>\r\n<name  a = '1'>x</name></domain>")
+    assert main(["rewrite", str(tmp_path / "c.xml")]) == 0
+    assert capfdbinary.readouterr().out == (tmp_path / "c.xml").read_bytes()
+
+
+def test_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"<backend type='brige'/>")))
+    code, out, _ = run(capsys, "validate", "-")
+    assert code == 1
+    assert out.startswith("-:1")
+
+
+def test_validate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.xml", tmp_path / "bad.xml"
+    good.write_text("<backend type='bridge'><source bridge='br0'/></backend>")
+    bad.write_text("<backend type='bridge'/>")
+    assert run(capsys, "validate", str(good))[0] == 0
+    code, out, _ = run(capsys, "validate", str(good), str(bad))
+    assert code == 1
+    assert out.startswith(f"{bad}:1: /backend")
+    assert json.loads(run(capsys, "validate", "--format", "json", str(bad))[1])[0]["file"] == str(bad)
+    code, _, err = run(capsys, "validate", str(tmp_path / "none.xml"), str(good))
+    assert code == 2
+    assert one_line(err)
+
+
+@pytest.mark.parametrize("command", ["rewrite", "restore", "define", "create"])
+def test_files_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str) -> None:
+    bad = tmp_path / "bad.xml"
+    bad.write_bytes(b"<domain>\xff")
+    for name in (str(tmp_path / "none.xml"), str(tmp_path), str(bad)):
+        code, out, err = run(capsys, *TEST, command, name)
+        assert (code, out) == (1, "")
+        assert one_line(err)
+        assert name in err
+
+
+def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *TEST, "list")
+    assert code == 0
+    assert out.split("\n")[0].split() == [
+        "DOMAIN", "INTERFACE", "MAC", "PLANE", "CONNECTION", "BACKEND", "LINK", "CARRIER"]
+    (status,) = json.loads(run(capsys, "--json", *TEST, "list", "test")[1])
+    assert (status["connection"], status["backend"]["source"]["network"]) == ("attached", "default")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((*TEST, "list", "nope"), "no domain 'nope'"),
+        ((*TEST, "dumpxml", "nope"), "no domain 'nope'"),
+        ((*TEST, "attach-backend", "test", "vnet9"), "has no interface 'vnet9'"),
+        ((*TEST, "attach-backend", "test", "aa:bb:cc:dd:ee:ff", "--network", "default"), "not provisioned"),
+        ((*TEST, "attach-backend", "test", "x", "--vlan", "3"), "--vlan needs a backend"),
+        ((*TEST, "detach-backend", "test", "x", "--live", "--current"), "--current excludes"),
+        (("-c", "qemu+unix:///system?socket=/nowhere", "list"), "is the libvirt daemon running"),
+        (("-c", "nonsense://", "list"), "no connection to nonsense://"),
+    ],
+)
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert one_line(err)
+    assert why in err

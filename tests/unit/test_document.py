@@ -1,0 +1,104 @@
+"""XML as text: spans, splices, refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from nicplug_xml.document import Document, check, decode, quoted
+from nicplug_xml.errors import SchemaError
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<a/>", "<a />", "<a></a >", "<a>/></a>", "<a b='>'/>", "<a b='/>'></a>", "<é ü='1'>ß<b/>ß</é>",
+     "<a><!-- <b/> --><![CDATA[<b/>]]></a>", "\ufeff<a/>", "<?xml version='1.0' encoding='latin-1'?><a>é</a>"],
+)
+def test_spans_cover_the_element(text: str) -> None:
+    document = Document(text)
+    start = text.index("<a") if "<a" in text else text.index("<é")
+    assert document.root.text == text[start:]
+    assert document.edited() == text
+
+
+def test_nested_spans() -> None:
+    root = Document("<a><b x='1'/>text<c>/></c><d ></d ></a>").root
+    assert [child.text for child in root] == ["<b x='1'/>", "<c>/></c>", "<d ></d >"]
+    assert [child.content for child in root] == ["", "/>", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("2", "<a x='2' y=\"z\"/>"), (None, "<a y=\"z\"/>"), ("a'b<&", "<a x='a&#39;b&lt;&amp;' y=\"z\"/>")],
+)
+def test_set_attribute(value: str | None, expected: str) -> None:
+    document = Document("<a x='1' y=\"z\"/>")
+    document.set_attribute(document.root, "x", value)
+    assert document.edited() == expected
+
+
+def test_set_attribute_adds() -> None:
+    document = Document("<a x='&#10;'><b/></a>")
+    document.set_attribute(document.root, "z", 'say "hi"\n')
+    assert Document(document.edited()).root.attributes == {"x": "\n", "z": 'say "hi"\n'}
+
+
+def test_prepend_and_insert_after_keep_the_layout() -> None:
+    document = Document("<a>\n  <b/>\n</a>")
+    document.prepend(document.root, "<first/>")
+    document.insert_after(document.root.children[0], "<c>\n        <d/>\n      </c>")
+    assert document.edited() == "<a>\n  <first/>\n  <b/>\n  <c>\n    <d/>\n  </c>\n</a>"
+
+
+def test_prepend_to_an_empty_tag() -> None:
+    document = Document("<a x='1'/>")
+    document.prepend(document.root, "<b/>", "<c/>")
+    assert document.edited() == "<a x='1'><b/><c/></a>"
+
+
+def test_remove_takes_the_space_before() -> None:
+    document = Document("<a>\n  <b/>\n  <c/>\n</a>")
+    document.remove(document.root.children[1])
+    assert document.edited() == "<a>\n  <b/>\n</a>"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<!DOCTYPE a><a/>", "DOCTYPE"),
+        ("<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>", "DOCTYPE"),
+        ("<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a>&x;</a>", "DOCTYPE"),
+        ("<!DOCTYPE a [<!ENTITY x 'y'><!ENTITY z '&x;&x;'>]><a>&z;</a>", "DOCTYPE"),
+        ("<a>&unknown;</a>", "line 1, column 4"),
+        ("<a><b></a>", "not well-formed"),
+        ("<a xmlns:x='u'><y:b/></a>", "unbound prefix"),
+        ("", "no element found"),
+        ("<a/><b/>", "junk"),
+        ("<a>\ud800</a>", "not well-formed"),
+    ],
+)
+def test_refused(text: str, why: str) -> None:
+    with pytest.raises(SchemaError, match=why):
+        Document(text)
+    with pytest.raises(SchemaError, match=why):
+        check(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16-le", "utf-16-be", "cp1252"])
+def test_decode_gives_the_bytes_back(encoding: str) -> None:
+    mark = "\ufeff" if encoding.startswith("utf-16") else ""
+    data = f"{mark}<?xml version='1.0' encoding=\"{encoding}\"?><a>é</a>".encode(encoding)
+    text, found = decode(data)
+    assert "é" in text
+    assert text.encode(found) == data
+
+
+@pytest.mark.parametrize("data", [b"<a>\xff</a>", b"<?xml version='1.0' encoding='klingon'?><a/>"])
+def test_decode_refuses(data: bytes) -> None:
+    with pytest.raises(SchemaError, match="cannot be read as"):
+        decode(data)
+
+
+@pytest.mark.parametrize("value", ["plain", "it's", 'say "x"', "<&>", "a\nb", "ß"])
+def test_quoted_is_read_back(value: str) -> None:
+    for quote in "'\"":
+        assert Document(f"<a b={quoted(value, quote)}/>").root.attributes == {"b": value}

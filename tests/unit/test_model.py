@@ -1,0 +1,61 @@
+"""Backends as data."""
+
+from __future__ import annotations
+
+import pytest
+from lxml import etree
+
+from nicplug_xml import Backend, Problem, SchemaError
+from nicplug_xml.backends import BACKENDS, bridge, describe, network
+
+XML = "<backend type='bridge'><source bridge='br0'/></backend>"
+
+
+@pytest.mark.parametrize("source", [XML, etree.fromstring(XML), Backend("bridge", ("<source bridge='br0'/>",))])
+def test_of_whatever_a_caller_has(source: object) -> None:
+    backend = Backend.of(source)
+    assert (backend.type, dict(backend.source)) == ("bridge", {"bridge": "br0"})
+    assert Backend.of(backend.to_xml()) == Backend.of(backend)
+
+
+@pytest.mark.parametrize(
+    ("xml", "why"),
+    [("<interface type='bridge'/>", "not <interface>"), ("<backend/>", "has no type"),
+     ("<backend type='bridge'><mac/></backend>", "<mac> is no part"), ("<backend", "not well-formed"),
+     ("<!DOCTYPE backend><backend type='x'/>", "DOCTYPE")],
+)
+def test_refused(xml: str, why: str) -> None:
+    with pytest.raises(SchemaError, match=why):
+        Backend.of(xml)
+
+
+def test_is_within_what_libvirt_added_to() -> None:
+    asked = Backend("bridge", ("<source bridge='b'/>", "<virtualport type='openvswitch'/>"))
+    present = Backend("bridge", ("<source bridge='b'/>", "<virtualport type='openvswitch'>"
+                                 "<parameters interfaceid='1'/></virtualport>", "<port isolated='yes'/>"))
+    assert asked.is_within(present)
+    assert not present.is_within(asked)
+    assert not bridge.backend("c").is_within(present)
+    assert not network.backend("b").is_within(present)
+
+
+@pytest.mark.parametrize(("tags", "xml"), [((7,), "<vlan><tag id='7'/></vlan>"),
+                                           ((7, 8), "<vlan trunk='yes'><tag id='7'/><tag id='8'/></vlan>")])
+def test_with_vlan_replaces_its_own(tags: tuple[int, ...], xml: str) -> None:
+    backend = Backend("bridge", ("<vlan><tag id='1'/></vlan>", "<source bridge='b'/>"))
+    assert backend.with_vlan(tags).children == ("<source bridge='b'/>", xml)
+
+
+def test_every_backend_describes_itself_by_what_it_was_made_of() -> None:
+    for module in (bridge, network):
+        assert module.TYPE in BACKENDS
+        assert describe(module.backend("x'y")) == f"{module.TYPE} x'y"
+    assert {module.TYPE for module in (bridge, network)} == set(BACKENDS)
+    assert describe(None) == "-"
+    assert describe(Backend("direct", ("<source dev='eth0' mode='bridge'/>",))) == "direct eth0"
+    assert describe(Backend("user")) == "user"
+
+
+def test_a_problem_prints_where_and_what() -> None:
+    assert str(Problem(3, 0, "/domain", "is wrong", "do right")) == "3: /domain: is wrong (do right)"
+    assert str(Problem(3, 4, "/domain", "is wrong")) == "3:4: /domain: is wrong"

@@ -1,0 +1,125 @@
+"""Carrying out plans: whatever fails, everything is as before."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.model import Connection, Scope
+from nicplug_xml.plan import (
+    Announce,
+    Check,
+    EnsureParking,
+    Expected,
+    Plan,
+    Record,
+    RequireNetwork,
+    Step,
+    UpdateDevice,
+    carry_out,
+)
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import FakeHost
+
+STEPS: tuple[Step, ...] = (
+    RequireNetwork("default"),
+    EnsureParking("network nicplug-parking"),
+    UpdateDevice("plug it into bridge br1", "<new/>", "<old/>", Scope.LIVE),
+    Check(Expected("52:54:00:00:00:01", Scope.LIVE, Connection.ATTACHED, None, True)),
+    Record("<entries new='yes'/>", "<entries/>", Scope.LIVE),
+    UpdateDevice("plug it into bridge br1", "<new/>", "<old/>", Scope.CONFIG),
+    Record("<entries new='yes'/>", None, Scope.CONFIG),
+    Announce("net0"),
+)
+PLAN = Plan("plug vnet0 of vm1 into bridge br1", "52:54:00:00:00:01", Scope.LIVE, STEPS, "br1", "look at br1")
+BEFORE = ({Scope.LIVE: "<old/>", Scope.CONFIG: "<old/>"}, {Scope.LIVE: "<entries/>", Scope.CONFIG: None})
+
+
+def start(host: FakeHost) -> None:
+    host.devices, host.metadata = dict(BEFORE[0]), dict(BEFORE[1])
+
+
+def test_all_goes_well(fake_host: FakeHost) -> None:
+    start(fake_host)
+    seen: list[str] = []
+    carry_out(PLAN, fake_host, lambda step, seconds: seen.append(step.summary))
+    assert fake_host.devices == {Scope.LIVE: "<new/>", Scope.CONFIG: "<new/>"}
+    assert seen == [step.summary for step in STEPS]
+    assert fake_host.calls[-1] == "announce-self"
+
+
+@pytest.mark.parametrize("number", range(1, len(STEPS)))
+def test_a_failure_at_every_step_leaves_all_as_before(fake_host: FakeHost, number: int) -> None:
+    start(fake_host)
+    fake_host.fail_at = number
+    with pytest.raises(OperationError) as caught:
+        carry_out(PLAN, fake_host)
+    assert (fake_host.devices, fake_host.metadata) == BEFORE
+    assert STEPS[number - 1].summary in str(caught.value)
+    assert "no such luck; the NIC is in a known state now" in str(caught.value)
+    assert fake_host.error is caught.value.__cause__
+
+
+@pytest.mark.parametrize("number", range(1, len(STEPS) + 1))
+def test_an_interruption_at_every_step_leaves_all_as_before(fake_host: FakeHost, number: int) -> None:
+    start(fake_host)
+    fake_host.fail_at = number
+    fake_host.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(PLAN, fake_host)
+    assert (fake_host.devices, fake_host.metadata) == BEFORE
+
+
+def test_a_failed_announcement_is_a_warning(fake_host: FakeHost) -> None:
+    start(fake_host)
+    fake_host.fail_at = len(STEPS)
+    with pytest.warns(UserWarning, match="was not announced: no such luck"):
+        carry_out(PLAN, fake_host)
+    assert fake_host.devices[Scope.LIVE] == "<new/>"
+
+
+def test_the_first_steps_refusal_keeps_its_class(fake_host: FakeHost) -> None:
+    fake_host.fail_at, fake_host.error = 1, NotFoundError("no network", hint="make one")
+    with pytest.raises(NotFoundError, match="no network; the NIC is in a known state now; make one"):
+        carry_out(PLAN, fake_host)
+
+
+def test_the_plans_hint_is_given_when_the_failure_names_its_place(fake_host: FakeHost) -> None:
+    fake_host.fail_at, fake_host.error = 3, OperationError("bridge br1 doesn't exist")
+    with pytest.raises(OperationError, match="look at br1$"):
+        carry_out(PLAN, fake_host)
+
+
+def test_an_undo_that_fails_is_told_and_stops_no_other(fake_host: FakeHost) -> None:
+    start(fake_host)
+    broken = UpdateDevice("break", "<new/>", "<old/>", Scope.LIVE)
+
+    class Host(type(fake_host)):  # type: ignore[misc]
+        def set_metadata(self, xml: str | None, scope: Scope) -> None:
+            super().set_metadata(xml, scope)
+            if xml == "<entries/>":
+                raise OperationError("the database is gone")
+
+    host = Host(dict(BEFORE[0]), dict(BEFORE[1]), fail_at=3)
+    plan = Plan("x", "k", Scope.LIVE, (broken, STEPS[4], STEPS[3]))
+    with pytest.raises(OperationError, match=r"could not be undone: .* \(the database is gone\)"):
+        carry_out(plan, host)
+    assert host.devices[Scope.LIVE] == "<old/>"
+
+
+def test_a_plan_prints_every_call() -> None:
+    lines = str(PLAN).splitlines()
+    assert lines[0] == PLAN.summary
+    assert len(lines) == 1 + len(STEPS)
+    assert '"execute": "announce-self"' in lines[-1]
+    assert "virDomainUpdateDeviceFlags(live) <new/>" in lines[3]
+
+
+def test_no_warning_when_nothing_fails(fake_host: FakeHost) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        carry_out(PLAN, fake_host)

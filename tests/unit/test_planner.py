@@ -1,0 +1,184 @@
+"""What is true and what is wanted, to a plan: data in, data out."""
+
+from __future__ import annotations
+
+import pytest
+
+from nicplug_xml.backends import bridge, network
+from nicplug_xml.document import Document
+from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.metadata import Entry
+from nicplug_xml.model import Backend, Connection, Scope
+from nicplug_xml.plan import (
+    Announce,
+    Check,
+    EnsureParking,
+    Record,
+    RequireNetwork,
+    UpdateDevice,
+)
+from nicplug_xml.planner import Site
+from nicplug_xml.rewrite import read_interfaces, to_stock
+
+DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}' type='bridge'>
+  <mac address='52:54:00:00:00:01'/>
+  <source bridge='br0'/>
+  <target dev='vnet0'/>
+  <model type='virtio'/>
+  {children}
+  <alias name='net0'/>
+</interface></devices></domain>"""
+
+
+def site(connection: str = "deferred", children: str = "", scope: Scope = Scope.LIVE) -> Site:
+    found, entries = read_interfaces(to_stock(DOMAIN.format(connection=connection, children=children)))
+    return Site("vm1", scope, found[0], tuple(found), tuple(entries))
+
+
+def test_attach_the_intended_backend() -> None:
+    plan = site().attach(None, True, None)
+    update, check, record, announce = plan.steps
+    assert isinstance(update, UpdateDevice)
+    nic = Document(update.xml).root
+    assert nic.attributes["type"] == "bridge"
+    assert nic.get("source", "bridge") == "br0"
+    assert nic.find("link") is None
+    assert nic.find("port") is None
+    assert nic.get("target", "dev") == "vnet0"
+    assert update.undo_xml == site().nic.xml
+    assert isinstance(check, Check)
+    assert check.expected.carrier
+    assert isinstance(record, Record)
+    assert "<backend" not in (record.xml or "")
+    assert "<backend" in (record.undo_xml or "")
+    assert isinstance(announce, Announce)
+    assert announce.arguments["interfaces"] == ["net0"]
+    assert plan.summary == "plug vnet0 of vm1 into bridge br0"
+
+
+def test_attach_to_a_network_looks_for_it_first() -> None:
+    plan = site().attach(network.backend("default"), True, None)
+    assert plan.steps[0] == RequireNetwork("default")
+    config = site(scope=Scope.CONFIG).attach(network.backend("default"), True, None)
+    assert [type(step) for step in config.steps] == [UpdateDevice, Check, Record]
+
+
+def test_same_backend_again_does_nothing() -> None:
+    assert site("attached").attach(bridge.backend("br0"), True, None).steps == ()
+    assert site("attached").attach(None, True, None).steps == ()
+    assert str(site("attached").attach(None, True, None)).endswith("nothing to do")
+
+
+def test_a_move_says_so() -> None:
+    plan = site("attached").attach(bridge.backend("br1"), False, None)
+    assert plan.summary == "move vnet0 of vm1 into bridge br1"
+    assert not any(isinstance(step, Announce) for step in plan.steps)
+
+
+def test_the_administrators_link_survives() -> None:
+    down = "<link state='down'/>"
+    attach = site(children=down).attach(None, True, None)
+    assert isinstance(attach.steps[0], UpdateDevice)
+    assert Document(attach.steps[0].xml).root.get("link", "state") == "down"
+    assert not any(isinstance(step, Announce) for step in attach.steps)
+    detach = site("attached", down).detach("network")
+    record = detach.steps[-1]
+    assert isinstance(record, Record)
+    assert "link='down'" in (record.xml or "")
+
+
+def test_link_can_be_set_while_plugging_in() -> None:
+    steps = site().attach(None, True, "down").steps
+    assert isinstance(steps[0], UpdateDevice)
+    assert Document(steps[0].xml).root.get("link", "state") == "down"
+    assert site("attached").attach(None, True, "down").steps
+    assert not site("attached").attach(None, True, "up").steps
+
+
+def test_policy_stays_on_a_move_and_place_does_not() -> None:
+    policy = "<bandwidth><inbound average='9'/></bandwidth><filterref filter='f'/><vlan><tag id='5'/></vlan>"
+    place = "<virtualport type='openvswitch'/>"
+    steps = site("attached", policy).attach(bridge.backend("br1"), True, None).steps
+    assert isinstance(steps[0], UpdateDevice)
+    for name in ("bandwidth", "filterref", "vlan"):
+        assert f"<{name}" in steps[0].xml
+    other_switch = site("attached", policy + place).attach(bridge.backend("br1"), True, None).steps
+    assert isinstance(other_switch[0], UpdateDevice)
+    assert "<vlan" not in other_switch[0].xml
+    assert "<virtualport" not in other_switch[0].xml
+    named = Backend.of("<backend type='bridge'><source bridge='b'/><vlan><tag id='7'/></vlan></backend>")
+    renamed = site("attached", policy).attach(named, True, None).steps
+    assert isinstance(renamed[0], UpdateDevice)
+    assert renamed[0].xml.count("<vlan") == 1
+    assert "id='7'" in renamed[0].xml
+
+
+@pytest.mark.parametrize("parking", ["network", "bridge"])
+def test_detach_parks_and_remembers(parking: str) -> None:
+    ensure, update, check, record = site("attached", "<filterref filter='f'/>").detach(parking).steps
+    assert isinstance(ensure, EnsureParking)
+    assert isinstance(update, UpdateDevice)
+    nic = Document(update.xml).root
+    assert nic.attributes["type"] == parking
+    assert nic.get("port", "isolated") == "yes"
+    assert nic.get("link", "state") == "down"
+    assert nic.find("filterref") is None
+    assert isinstance(check, Check)
+    assert check.expected.connection is Connection.DEFERRED
+    assert isinstance(record, Record)
+    assert "<source bridge='br0'/>" in (record.xml or "")
+    assert "<filterref filter='f'/>" in (record.xml or "")
+    assert not site("deferred").detach(parking).steps
+
+
+def test_what_libvirt_adds_to_a_running_guests_source_is_not_remembered() -> None:
+    live = Backend("network", ("<source network='n' portid='1-2' bridge='virbr0'/>",))
+    assert network.intended(live) == Backend("network", ("<source network='n'/>",))
+    assert Backend("network", ("<source network='n'/>",)).is_within(live)
+
+
+def test_set_link() -> None:
+    attached = site("attached").set_link("down")
+    assert [type(step) for step in attached.steps] == [UpdateDevice, Check, Record]
+    deferred = site().set_link("down")
+    assert [type(step) for step in deferred.steps] == [Record]
+    assert "link='down'" in str(deferred)
+    assert not site().set_link("up").steps
+
+
+def test_stale_entries_are_dropped_at_the_next_write() -> None:
+    here = site("attached")
+    stale = Entry("52:54:00:ff:ff:ff", "tap")
+    record = Site("vm1", Scope.LIVE, here.nic, here.interfaces, (*here.entries, stale)).set_link("down").steps[-1]
+    assert isinstance(record, Record)
+    assert "ff:ff:ff" not in (record.xml or "")
+    assert "ff:ff:ff" in (record.undo_xml or "")
+
+
+def stock_site(interface: str, entries: tuple[Entry, ...] = ()) -> Site:
+    nic = read_interfaces(f"<domain><devices>{interface}</devices></domain>")[0][0]
+    return Site("vm1", Scope.LIVE, nic, (nic,), entries)
+
+
+def test_refusals_say_what_to_do() -> None:
+    stock = "<interface type='bridge'><mac address='52:54:00:00:00:09'/><source bridge='b'/></interface>"
+    with pytest.raises(UnsupportedError, match="not provisioned as pluggable; add connection='attached'"):
+        stock_site(stock).attach(bridge.backend("b"), True, None)
+    with pytest.raises(UnsupportedError, match="is of type 'hostdev'"):
+        stock_site("<interface type='hostdev'><mac address='52:54:00:00:00:09'/></interface>").detach("network")
+    with pytest.raises(UnsupportedError, match="cannot plug vnet0 of vm1 into type='user'; it can: bridge, network"):
+        site().attach(Backend("user"), True, None)
+    with pytest.raises(UnsupportedError, match="<backend> says how the NIC's tap was opened"):
+        site().attach(Backend("bridge", ("<source bridge='b'/>", "<backend tap='/dev/x'/>")), True, None)
+    bare = "<domain><devices><interface connection='deferred'><mac address='52:54:00:00:00:01'/></interface>"
+    nics, entries = read_interfaces(to_stock(f"{bare}</devices></domain>"))
+    with pytest.raises(SchemaError, match="no intended backend; name one"):
+        Site("vm1", Scope.LIVE, nics[0], tuple(nics), tuple(entries)).attach(None, True, None)
+
+
+def test_a_plane_of_a_newer_version() -> None:
+    xml = to_stock(DOMAIN.format(connection="deferred", children="")).replace("plane='tap'", "plane='warp'")
+    nics, entries = read_interfaces(xml)
+    assert nics[0].plane == "warp"
+    with pytest.raises(UnsupportedError, match="plane 'warp', which this version"):
+        Site("vm1", Scope.LIVE, nics[0], tuple(nics), tuple(entries)).detach("network")
