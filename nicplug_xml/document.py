@@ -213,8 +213,9 @@ def decode(data: bytes) -> tuple[str, str]:
     try:
         return data.decode(encoding), encoding
     except (LookupError, UnicodeDecodeError) as error:
-        raise SchemaError(f"the document cannot be read as {encoding}: {error}",
-                          hint="save it as UTF-8") from error
+        raise SchemaError(
+            f"the document cannot be read as {encoding}: {error}", hint="save it as UTF-8"
+        ) from error
 
 
 def quoted(value: str, quote: str = "'") -> str:
@@ -232,8 +233,10 @@ def _indented(xml: str, space: str) -> str:
 
 
 def _refuse_doctype(*_: object) -> NoReturn:
-    raise SchemaError("the document has a DOCTYPE, which is refused: it could name entities and files",
-                      hint="take the <!DOCTYPE ...> out")
+    raise SchemaError(
+        "the document has a DOCTYPE, which is refused: it could name entities and files",
+        hint="take the <!DOCTYPE ...> out",
+    )
 
 
 def _parse(parser: expat.XMLParserType, data: bytes) -> None:

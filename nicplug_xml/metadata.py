@@ -1,10 +1,10 @@
 """Our one element in a domain's ``<metadata>``: what stock XML cannot hold.
 
-    <interfaces xmlns="urn:nicplug:domain:1.0">
-      <interface mac="52:54:00:…" plane="tap" link="up">
-        <backend type="bridge"><source bridge="br0"/></backend>
-      </interface>
-    </interfaces>
+<interfaces xmlns="urn:nicplug:domain:1.0">
+  <interface mac="52:54:00:…" plane="tap" link="up">
+    <backend type="bridge"><source bridge="br0"/></backend>
+  </interface>
+</interfaces>
 """
 
 from __future__ import annotations
@@ -101,7 +101,5 @@ def _entry(element: Element, parent: Element) -> Entry:
 def _backend(element: Element, parent: Element) -> Backend:
     # libvirt puts our prefix on every element below; the interface that they go back to has none.
     prefix = parent.text[1:].split(None, 1)[0].partition(":")[0] + ":"
-    children = (
-        child.text.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</") for child in element
-    )
+    children = (child.text.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</") for child in element)
     return Backend(element.attributes.get("type"), tuple(children))

@@ -70,14 +70,18 @@ class Backend:
             source = str(etree.tostring(source, encoding="unicode", with_tail=False))
         root = Document(source).root
         if root.tag != "backend":
-            raise SchemaError(f"a backend was expected, not <{root.name}>",
-                              hint="write <backend type='bridge'><source bridge='br0'/></backend>")
+            raise SchemaError(
+                f"a backend was expected, not <{root.name}>",
+                hint="write <backend type='bridge'><source bridge='br0'/></backend>",
+            )
         if not root.attributes.get("type"):
             raise SchemaError("<backend> has no type", hint="say type='bridge' or another of docs/format.md")
         unknown = [child.name for child in root if child.name not in BACKEND_CHILDREN]
         if unknown:
-            raise SchemaError(f"<{unknown[0]}> is no part of a backend",
-                              hint=f"a backend has {', '.join(sorted(BACKEND_CHILDREN))}")
+            raise SchemaError(
+                f"<{unknown[0]}> is no part of a backend",
+                hint=f"a backend has {', '.join(sorted(BACKEND_CHILDREN))}",
+            )
         return cls(root.attributes["type"], tuple(child.text for child in root))
 
     @property

@@ -61,8 +61,11 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
     scope = Scope.CONFIG if inactive else domain.scopes(0)[0]
     found, entries = domain.read(scope)
     for key in {entry.key for entry in entries} - {nic.key for nic in found}:
-        warnings.warn(f"the metadata of domain '{domain.name}' names an interface {key}, which it does not"
-                      " have; the next change drops that entry", stacklevel=2)
+        warnings.warn(
+            f"the metadata of domain '{domain.name}' names an interface {key}, which it does not"
+            " have; the next change drops that entry",
+            stacklevel=2,
+        )
     return [_status(domain, nic, scope) for nic in found]
 
 
@@ -79,8 +82,10 @@ def plan_attach(
     """Return the plan that `attach_backend` carries out; arguments and errors as there."""
     given = None if backend is None else Backend.of(backend)
     if tuple(fds):
-        raise UnsupportedError("plane 'tap' takes no file descriptors: the NIC keeps its own tap",
-                               hint="name a bridge or a network")
+        raise UnsupportedError(
+            "plane 'tap' takes no file descriptors: the NIC keeps its own tap",
+            hint="name a bridge or a network",
+        )
     return _plan(dom, interface, flags, lambda site: site.attach(given, announce, link))
 
 
@@ -150,8 +155,7 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
     return carry_out_plan(dom, plan_set_link(dom, interface, up, flags=flags))
 
 
-def _plan(dom: libvirt.virDomain, interface: str, flags: int,
-          operation: Callable[[Site], Plan]) -> Plan:
+def _plan(dom: libvirt.virDomain, interface: str, flags: int, operation: Callable[[Site], Plan]) -> Plan:
     domain = Domain(dom)
     plans = []
     for scope in domain.scopes(flags):
@@ -184,10 +188,14 @@ def _find(domain: Domain, name: str, scope: Scope, found: list[Interface]) -> In
         return matches[0]
     listed = ", ".join(" = ".join(filter(None, (nic.target, nic.alias, nic.mac))) for nic in matches or found)
     if matches:
-        raise NotFoundError(f"'{name}' names {len(matches)} interfaces of domain '{domain.name}': {listed}",
-                            hint="use a name that only one of them has")
-    raise NotFoundError(f"domain '{domain.name}' has no interface '{name}'",
-                        hint=f"it has {listed}" if listed else "it has none")
+        raise NotFoundError(
+            f"'{name}' names {len(matches)} interfaces of domain '{domain.name}': {listed}",
+            hint="use a name that only one of them has",
+        )
+    raise NotFoundError(
+        f"domain '{domain.name}' has no interface '{name}'",
+        hint=f"it has {listed}" if listed else "it has none",
+    )
 
 
 def _named(name: str, found: list[Interface]) -> list[Interface]:
@@ -211,14 +219,16 @@ def _status(domain: Domain, nic: Interface, scope: Scope) -> InterfaceStatus:
     )
 
 
-def _make(conn: libvirt.virConnect, xml: str, plane: str,
-          make: Callable[[str], libvirt.virDomain]) -> libvirt.virDomain:
+def _make(
+    conn: libvirt.virConnect, xml: str, plane: str, make: Callable[[str], libvirt.virDomain]
+) -> libvirt.virDomain:
     from nicplug_xml.schema import validate
 
     problems = validate(xml)
     if problems:
-        raise SchemaError(f"the domain XML is not valid: {problems[0]}",
-                          hint="'nicplug validate' shows all that is wrong")
+        raise SchemaError(
+            f"the domain XML is not valid: {problems[0]}", hint="'nicplug validate' shows all that is wrong"
+        )
     stock = to_stock(xml, plane=plane, parking=parking_kind(conn))
     if any(nic.plane for nic in read_interfaces(stock)[0]):
         ensure_parking(conn)

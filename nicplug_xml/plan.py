@@ -78,13 +78,16 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class EnsureParking:
-    """Make the parking place. It stays: other NICs may use it by the time of an undo."""
+    """Make the parking place. It stays: other NICs may use it by the time of an undo.
 
-    place: str
+    :param call: what makes it, in words.
+    """
+
+    call: str
     summary: str = "make the parking place"
 
     def describe(self) -> str:
-        return self.place
+        return self.call
 
     def apply(self, host: Host) -> None:
         host.ensure_parking()
@@ -166,8 +169,10 @@ class Check:
     def describe(self) -> str:
         wanted = self.expected
         backend = f" to {one_line(wanted.backend.to_xml())}" if wanted.backend else ""
-        return (f"check    {wanted.scope.value}: {wanted.key} is {wanted.connection.value}{backend}, "
-                f"carrier {'up' if wanted.carrier else 'down'}")
+        return (
+            f"check    {wanted.scope.value}: {wanted.key} is {wanted.connection.value}{backend}, "
+            f"carrier {'up' if wanted.carrier else 'down'}"
+        )
 
     def apply(self, host: Host) -> None:
         host.check(self.expected)
@@ -191,8 +196,14 @@ class Announce:
     @property
     def arguments(self) -> dict[str, object]:
         """Arguments of QEMU's ``announce-self``: five rounds as after a migration, for this NIC alone."""
-        return {"initial": 50, "max": 550, "rounds": 5, "step": 100,
-                "interfaces": [self.alias], "id": f"nicplug-{self.alias}"}
+        return {
+            "initial": 50,
+            "max": 550,
+            "rounds": 5,
+            "step": 100,
+            "interfaces": [self.alias],
+            "id": f"nicplug-{self.alias}",
+        }
 
     def describe(self) -> str:
         import json

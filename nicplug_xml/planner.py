@@ -89,8 +89,10 @@ class Site:
             entry = next((entry for entry in self.entries if entry.key == nic.key), None)
             if nic.connection is Connection.ATTACHED:
                 xml = with_link(nic.xml, state)
-                steps = [UpdateDevice(f"set its link {state}", xml, nic.xml, self.scope),
-                         self._check(Connection.ATTACHED, nic.backend, state == "up")]
+                steps = [
+                    UpdateDevice(f"set its link {state}", xml, nic.xml, self.scope),
+                    self._check(Connection.ATTACHED, nic.backend, state == "up"),
+                ]
             elif entry is not None:
                 entry = replace(entry, link=state)
             if entry is not None:
@@ -108,30 +110,42 @@ class Site:
     def _plane(self) -> ModuleType:
         kind = Document(self.nic.xml).root.attributes.get("type")
         if kind in NEVER_PLUGGABLE:
-            raise UnsupportedError(f"{self._name} is of type '{kind}': there the guest's device is the"
-                                   " backend itself, and nothing can be plugged")
+            raise UnsupportedError(
+                f"{self._name} is of type '{kind}': there the guest's device is the"
+                " backend itself, and nothing can be plugged"
+            )
         if self.nic.plane is None:
             raise UnsupportedError(
                 f"{self._name} was not provisioned as pluggable",
-                hint="add connection='attached' to its <interface>, define that, and start the domain anew")
+                hint="add connection='attached' to its <interface>, define that, and start the domain anew",
+            )
         if self.nic.plane not in PLANES:
-            raise UnsupportedError(f"{self._name} is held by plane '{self.nic.plane}', which this version of"
-                                   " nicplug does not know", hint="use a newer nicplug")
+            raise UnsupportedError(
+                f"{self._name} is held by plane '{self.nic.plane}', which this version of"
+                " nicplug does not know",
+                hint="use a newer nicplug",
+            )
         return PLANES[self.nic.plane]
 
     def _wanted(self, plane: ModuleType, given: Backend | None) -> Backend:
         present = self.nic.backend
         wanted = given or present
         if wanted is None or wanted.type is None:
-            raise SchemaError(f"{self._name} has no intended backend",
-                              hint="name one: --bridge, --network, or a <backend> document")
+            raise SchemaError(
+                f"{self._name} has no intended backend",
+                hint="name one: --bridge, --network, or a <backend> document",
+            )
         if wanted.type not in plane.KINDS:
-            raise UnsupportedError(f"plane '{plane.NAME}' cannot plug {self._name} into type='{wanted.type}'",
-                                   hint=f"it can: {', '.join(sorted(plane.KINDS))}")
+            raise UnsupportedError(
+                f"plane '{plane.NAME}' cannot plug {self._name} into type='{wanted.type}'",
+                hint=f"it can: {', '.join(sorted(plane.KINDS))}",
+            )
         for name in plane.KEPT:
             if wanted.child(name) is not None:
-                raise UnsupportedError(f"<{name}> says how the NIC's tap was opened, and cannot change now",
-                                       hint="leave it out of the backend, and put it into the <interface>")
+                raise UnsupportedError(
+                    f"<{name}> says how the NIC's tap was opened, and cannot change now",
+                    hint="leave it out of the backend, and put it into the <interface>",
+                )
         return wanted.with_policy_of(present) if given and present else wanted
 
     def _check(self, connection: Connection, backend: Backend | None, carrier: bool) -> Check:

@@ -101,22 +101,27 @@ class _Rewriter:
 
     def rewrite(self, pluggable: list[Element]) -> None:
         if self.document.root.tag != "domain":
-            raise SchemaError(f"<{self.document.root.name}> holds an interface with connection=",
-                              hint="only <domain> documents can have one")
+            raise SchemaError(
+                f"<{self.document.root.name}> holds an interface with connection=",
+                hint="only <domain> documents can have one",
+            )
         entries = [self._interface(element) for element in pluggable]
         keys = [metadata.key_of(element) for element in self.interfaces]
         for entry in entries:
             if keys.count(entry.key) > 1:
-                raise SchemaError(f"two interfaces are named {entry.key}, one of them pluggable",
-                                  hint="give each an <alias name='ua-…'/> of its own")
+                raise SchemaError(
+                    f"two interfaces are named {entry.key}, one of them pluggable",
+                    hint="give each an <alias name='ua-…'/> of its own",
+                )
         present = metadata.find(self.document.root)
         stock = {key for key, item in zip(keys, self.interfaces, strict=True) if item not in pluggable}
         kept = [entry for entry in metadata.parse(present) if entry.key in stock]
         self._record([*kept, *entries], present)
 
     def _interface(self, element: Element) -> Entry:
-        connection = _connection(element, f"/domain/devices/interface[{self.interfaces.index(element) + 1}]",
-                                 self.plane)
+        connection = _connection(
+            element, f"/domain/devices/interface[{self.interfaces.index(element) + 1}]", self.plane
+        )
         key = metadata.key_of(element)
         mac = "" if key else self._new_mac(element)
         self.document.set_attribute(element, "connection", None)
@@ -167,18 +172,25 @@ def _connection(element: Element, path: str, plane: str) -> Connection:
     try:
         connection = Connection(value)
     except ValueError:
-        raise SchemaError(f"{path}: connection='{value}' means nothing",
-                          hint="say deferred or attached") from None
+        raise SchemaError(
+            f"{path}: connection='{value}' means nothing", hint="say deferred or attached"
+        ) from None
     if kind in NEVER_PLUGGABLE:
-        raise SchemaError(f"{path}: type='{kind}' cannot be plugged: there the guest's device is the backend",
-                          hint="leave connection= out")
+        raise SchemaError(
+            f"{path}: type='{kind}' cannot be plugged: there the guest's device is the backend",
+            hint="leave connection= out",
+        )
     if kind is None and connection is Connection.ATTACHED:
-        raise SchemaError(f"{path}: connection='attached' without a type says attached to what?",
-                          hint="name the backend, or say connection='deferred'")
+        raise SchemaError(
+            f"{path}: connection='attached' without a type says attached to what?",
+            hint="name the backend, or say connection='deferred'",
+        )
     kinds = PLANES[plane].KINDS
     if kind is not None and kind not in kinds:
-        raise SchemaError(f"{path}: plane '{plane}' cannot plug in type='{kind}'",
-                          hint=f"it can: {', '.join(sorted(kinds))}")
+        raise SchemaError(
+            f"{path}: plane '{plane}' cannot plug in type='{kind}'",
+            hint=f"it can: {', '.join(sorted(kinds))}",
+        )
     return connection
 
 

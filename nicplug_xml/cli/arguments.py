@@ -107,16 +107,24 @@ def _add_global(command: argparse.ArgumentParser, default: str | None) -> None:
 
 def _validate(command: argparse.ArgumentParser) -> None:
     command.add_argument("files", nargs="+", metavar="FILE", help="a document; - is standard input")
-    command.add_argument("--format", choices=("text", "json"), default="text",
-                         help="how problems are printed (default: %(default)s)")
+    command.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="how problems are printed (default: %(default)s)",
+    )
 
 
 def _rewrite(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="extended domain XML; - is standard input")
     command.add_argument("--plane", default="auto", help="plane to hold the NICs (default: %(default)s)")
-    command.add_argument("--parking", choices=("network", "bridge"), default="network",
-                         help="where plane tap parks: our libvirt network, or a plain bridge for connections"
-                         " without a network driver (default: %(default)s)")
+    command.add_argument(
+        "--parking",
+        choices=("network", "bridge"),
+        default="network",
+        help="where plane tap parks: our libvirt network, or a plain bridge for connections"
+        " without a network driver (default: %(default)s)",
+    )
 
 
 def _restore(command: argparse.ArgumentParser) -> None:
@@ -144,11 +152,18 @@ def _attach(command: argparse.ArgumentParser) -> None:
     backend.add_argument("file", metavar="FILE", nargs="?", help="a <backend> document; - is standard input")
     backend.add_argument("--bridge", metavar="BRIDGE", help="a Linux bridge of the host")
     backend.add_argument("--network", metavar="NETWORK", help="a libvirt network")
-    command.add_argument("--vlan", metavar="TAG", type=int, action="append", default=[],
-                         help="VLAN tag; more than one make a trunk")
+    command.add_argument(
+        "--vlan",
+        metavar="TAG",
+        type=int,
+        action="append",
+        default=[],
+        help="VLAN tag; more than one make a trunk",
+    )
     command.add_argument("--link", choices=("up", "down"), help="set the administrator's link as well")
-    command.add_argument("--no-announce", action="store_true",
-                         help="do not have QEMU announce the NIC to its new neighbours")
+    command.add_argument(
+        "--no-announce", action="store_true", help="do not have QEMU announce the NIC to its new neighbours"
+    )
     _affect(command)
 
 
@@ -175,8 +190,11 @@ def _interface(command: argparse.ArgumentParser) -> None:
 def _affect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--live", action="store_true", help="affect the running domain")
     command.add_argument("--config", action="store_true", help="affect the next boot")
-    command.add_argument("--persistent", action="store_true",
-                         help="affect the next boot and, when the domain runs, the running domain")
+    command.add_argument(
+        "--persistent",
+        action="store_true",
+        help="affect the next boot and, when the domain runs, the running domain",
+    )
     command.add_argument("--current", action="store_true", help="affect the current state (the default)")
     command.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
 
@@ -220,9 +238,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
     "attach-backend": (
         "plug an interface in, or move it to another backend",
-        ("nicplug attach-backend vm1 52:54:00:11:22:33 --bridge br0\n"
+        (
+            "nicplug attach-backend vm1 52:54:00:11:22:33 --bridge br0\n"
             "nicplug attach-backend vm1 vnet0 backend.xml --persistent\n"
-            "nicplug attach-backend vm1 vnet0                 the intended backend, or the last one"),
+            "nicplug attach-backend vm1 vnet0                 the intended backend, or the last one"
+        ),
         _attach,
     ),
     "detach-backend": (

@@ -85,8 +85,14 @@ def _list(options: argparse.Namespace) -> int:
 def _attach(options: argparse.Namespace) -> int:
     backend = _backend(options)
     dom = find_domain(_connect(options), options.domain)
-    plan = operations.plan_attach(dom, options.interface, backend, flags=_flags(dom, options),
-                                  announce=not options.no_announce, link=options.link)
+    plan = operations.plan_attach(
+        dom,
+        options.interface,
+        backend,
+        flags=_flags(dom, options),
+        announce=not options.no_announce,
+        link=options.link,
+    )
     return _carry_out(dom, plan, options)
 
 
@@ -98,8 +104,7 @@ def _detach(options: argparse.Namespace) -> int:
 
 def _set_link(options: argparse.Namespace) -> int:
     dom = find_domain(_connect(options), options.domain)
-    plan = operations.plan_set_link(dom, options.interface, options.state == "up",
-                                    flags=_flags(dom, options))
+    plan = operations.plan_set_link(dom, options.interface, options.state == "up", flags=_flags(dom, options))
     return _carry_out(dom, plan, options)
 
 

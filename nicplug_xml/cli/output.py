@@ -37,7 +37,8 @@ def status_json(status: InterfaceStatus) -> dict[str, object]:
         "model": status.model or None,
         "plane": status.plane,
         "connection": status.connection.value,
-        "backend": backend and {
+        "backend": backend
+        and {
             "type": backend.type,
             "source": dict(backend.source),
             "xml": backend.to_xml(),
@@ -63,5 +64,13 @@ def _row(status: InterfaceStatus) -> tuple[str, ...]:
     if status.connection is Connection.DEFERRED and where != "-":
         where = f"({where})"
     carrier = "-" if status.carrier is None else ("up" if status.carrier else "down")
-    return (status.domain, status.interface, status.mac, status.plane or "-", status.connection.value, where,
-            status.link, carrier)
+    return (
+        status.domain,
+        status.interface,
+        status.mac,
+        status.plane or "-",
+        status.connection.value,
+        where,
+        status.link,
+        carrier,
+    )

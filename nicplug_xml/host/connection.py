@@ -28,8 +28,10 @@ def open_connection(uri: str | None) -> libvirt.virConnect:
     try:
         return libvirt.open(uri)
     except libvirt.libvirtError as error:
-        raise OperationError(f"no connection to {uri or 'libvirt'}: {error}",
-                             hint="is the libvirt daemon running, and is the URI right? (-c URI)") from error
+        raise OperationError(
+            f"no connection to {uri or 'libvirt'}: {error}",
+            hint="is the libvirt daemon running, and is the URI right? (-c URI)",
+        ) from error
 
 
 def start_event_loop() -> None:
@@ -104,8 +106,9 @@ def require_network(conn: libvirt.virConnect, name: str) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
             raise translate(error) from error
-        raise NotFoundError(f"there is no network '{name}'",
-                            hint="'virsh net-list --all' lists them") from error
+        raise NotFoundError(
+            f"there is no network '{name}'", hint="'virsh net-list --all' lists them"
+        ) from error
     with translated():
         if not network.isActive():
             raise NotFoundError(f"network '{name}' is not active", hint=f"'virsh net-start {name}' starts it")

@@ -42,11 +42,15 @@ class Domain:
         if not flags & 3:
             return [Scope.LIVE if active else Scope.CONFIG]
         if flags & 1 and not active:
-            raise UnsupportedError(f"domain '{self.name}' is not running",
-                                   hint="start it, or change its definition alone with --config")
+            raise UnsupportedError(
+                f"domain '{self.name}' is not running",
+                hint="start it, or change its definition alone with --config",
+            )
         if flags & 2 and not persistent:
-            raise UnsupportedError(f"domain '{self.name}' is transient and has no persistent definition",
-                                   hint="leave --config and --persistent out")
+            raise UnsupportedError(
+                f"domain '{self.name}' is transient and has no persistent definition",
+                hint="leave --config and --persistent out",
+            )
         return [scope for scope in (Scope.LIVE, Scope.CONFIG) if flags & _AFFECT[scope]]
 
     def xml(self, scope: Scope) -> str:
@@ -73,8 +77,9 @@ class Domain:
         with translated():
             reply = json.loads(libvirt_qemu.qemuMonitorCommand(self.dom, request, 0))
         if "error" in reply:
-            raise OperationError(f"QEMU refused {command}: {reply['error']['desc']}"
-                                 f" ({reply['error']['class']})")
+            raise OperationError(
+                f"QEMU refused {command}: {reply['error']['desc']} ({reply['error']['class']})"
+            )
         return reply["return"]
 
     def ensure_parking(self) -> None:
@@ -120,8 +125,9 @@ def _check_live(nic: Interface, expected: Expected) -> None:
         return  # another host's or namespace's device: libvirt's word has to do
     bridge = _bridge(nic)
     if bridge and sysfs.master(nic.target) != bridge:
-        raise OperationError(f"{nic.target} is a port of '{sysfs.master(nic.target)}' afterwards,"
-                             f" not of {bridge}")
+        raise OperationError(
+            f"{nic.target} is a port of '{sysfs.master(nic.target)}' afterwards, not of {bridge}"
+        )
 
 
 def _bridge(nic: Interface) -> str:

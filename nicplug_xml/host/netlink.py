@@ -19,5 +19,6 @@ def add_bridge(name: str) -> None:
             ipr.link("add", ifname=name, kind="bridge")
     except NetlinkError as error:
         if error.code != errno.EEXIST:
-            raise OperationError(f"bridge {name} could not be made: {error}",
-                                 hint="this takes root or CAP_NET_ADMIN") from error
+            raise OperationError(
+                f"bridge {name} could not be made: {error}", hint="this takes root or CAP_NET_ADMIN"
+            ) from error

@@ -60,6 +60,9 @@ def detach(nic: Interface, parking: str, scope: Scope) -> list[Step]:
     :param parking: which of `PARKING` the connection has.
     """
     place = PARKING[parking]
-    name = next(iter(place.source.values()))
+    make = {
+        "network": f"libvirt  virNetworkDefineXML, virNetworkCreate {PARKING_NETWORK}, unless it is active",
+        "bridge": f"netlink  RTM_NEWLINK bridge {PARKING_BRIDGE}, unless it is there",
+    }
     xml = with_backend(nic.xml, place, "down", KEPT)
-    return [EnsureParking(f"{parking} {name}"), UpdateDevice("park it", xml, nic.xml, scope)]
+    return [EnsureParking(make[parking]), UpdateDevice("park it", xml, nic.xml, scope)]

@@ -30,15 +30,21 @@ def test_all_names_are_there_sorted() -> None:
 )
 def test_imports_stay_where_they_are_used(code: str, unwanted: str) -> None:
     check = f"{code}; import sys; print(*sorted(set({unwanted.split()}) & set(sys.modules)))"
-    ran = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {check}"],
-                         capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {check}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ran.stdout.split() == []
 
 
 @pytest.mark.parametrize("module", ["model", "rewrite", "plan", "planner", "document", "metadata", "stock"])
 def test_the_core_knows_no_host(module: str) -> None:
-    code = (f"import nicplug_xml.{module}, sys; "
-            "print(*[m for m in sys.modules if m.startswith('nicplug_xml.host')], *{'libvirt', 'pyroute2'}"
-            " & set(sys.modules))")
+    code = (
+        f"import nicplug_xml.{module}, sys; "
+        "print(*[m for m in sys.modules if m.startswith('nicplug_xml.host')], *{'libvirt', 'pyroute2'}"
+        " & set(sys.modules))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []

@@ -67,7 +67,9 @@ def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...
     assert why in err
 
 
-def test_rewrite_and_restore(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, extended: str) -> None:
+def test_rewrite_and_restore(
+    capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, extended: str
+) -> None:
     data = extended.replace("utf-8", "latin-1").encode("latin-1")
     (tmp_path / "a.xml").write_bytes(data)
     assert main(["rewrite", str(tmp_path / "a.xml")]) == 0
@@ -117,7 +119,15 @@ def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *TEST, "list")
     assert code == 0
     assert out.split("\n")[0].split() == [
-        "DOMAIN", "INTERFACE", "MAC", "PLANE", "CONNECTION", "BACKEND", "LINK", "CARRIER"]
+        "DOMAIN",
+        "INTERFACE",
+        "MAC",
+        "PLANE",
+        "CONNECTION",
+        "BACKEND",
+        "LINK",
+        "CARRIER",
+    ]
     (status,) = json.loads(run(capsys, "--json", *TEST, "list", "test")[1])
     assert (status["connection"], status["backend"]["source"]["network"]) == ("attached", "default")
 
@@ -135,7 +145,9 @@ def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
         (("-c", "nonsense://", "list"), "no connection to nonsense://"),
     ],
 )
-def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str) -> None:
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str
+) -> None:
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (1, "")
     assert one_line(err)

@@ -11,7 +11,9 @@ from nicplug_xml.backends import BACKENDS, bridge, describe, network
 XML = "<backend type='bridge'><source bridge='br0'/></backend>"
 
 
-@pytest.mark.parametrize("source", [XML, etree.fromstring(XML), Backend("bridge", ("<source bridge='br0'/>",))])
+@pytest.mark.parametrize(
+    "source", [XML, etree.fromstring(XML), Backend("bridge", ("<source bridge='br0'/>",))]
+)
 def test_of_whatever_a_caller_has(source: object) -> None:
     backend = Backend.of(source)
     assert (backend.type, dict(backend.source)) == ("bridge", {"bridge": "br0"})
@@ -20,9 +22,13 @@ def test_of_whatever_a_caller_has(source: object) -> None:
 
 @pytest.mark.parametrize(
     ("xml", "why"),
-    [("<interface type='bridge'/>", "not <interface>"), ("<backend/>", "has no type"),
-     ("<backend type='bridge'><mac/></backend>", "<mac> is no part"), ("<backend", "not well-formed"),
-     ("<!DOCTYPE backend><backend type='x'/>", "DOCTYPE")],
+    [
+        ("<interface type='bridge'/>", "not <interface>"),
+        ("<backend/>", "has no type"),
+        ("<backend type='bridge'><mac/></backend>", "<mac> is no part"),
+        ("<backend", "not well-formed"),
+        ("<!DOCTYPE backend><backend type='x'/>", "DOCTYPE"),
+    ],
 )
 def test_refused(xml: str, why: str) -> None:
     with pytest.raises(SchemaError, match=why):
@@ -31,16 +37,24 @@ def test_refused(xml: str, why: str) -> None:
 
 def test_is_within_what_libvirt_added_to() -> None:
     asked = Backend("bridge", ("<source bridge='b'/>", "<virtualport type='openvswitch'/>"))
-    present = Backend("bridge", ("<source bridge='b'/>", "<virtualport type='openvswitch'>"
-                                 "<parameters interfaceid='1'/></virtualport>", "<port isolated='yes'/>"))
+    present = Backend(
+        "bridge",
+        (
+            "<source bridge='b'/>",
+            "<virtualport type='openvswitch'><parameters interfaceid='1'/></virtualport>",
+            "<port isolated='yes'/>",
+        ),
+    )
     assert asked.is_within(present)
     assert not present.is_within(asked)
     assert not bridge.backend("c").is_within(present)
     assert not network.backend("b").is_within(present)
 
 
-@pytest.mark.parametrize(("tags", "xml"), [((7,), "<vlan><tag id='7'/></vlan>"),
-                                           ((7, 8), "<vlan trunk='yes'><tag id='7'/><tag id='8'/></vlan>")])
+@pytest.mark.parametrize(
+    ("tags", "xml"),
+    [((7,), "<vlan><tag id='7'/></vlan>"), ((7, 8), "<vlan trunk='yes'><tag id='7'/><tag id='8'/></vlan>")],
+)
 def test_with_vlan_replaces_its_own(tags: tuple[int, ...], xml: str) -> None:
     backend = Backend("bridge", ("<vlan><tag id='1'/></vlan>", "<source bridge='b'/>"))
     assert backend.with_vlan(tags).children == ("<source bridge='b'/>", xml)

@@ -90,7 +90,7 @@ def test_the_first_steps_refusal_keeps_its_class(fake_host: FakeHost) -> None:
 
 def test_the_plans_hint_is_given_when_the_failure_names_its_place(fake_host: FakeHost) -> None:
     fake_host.fail_at, fake_host.error = 3, OperationError("bridge br1 doesn't exist")
-    with pytest.raises(OperationError, match="look at br1$"):
+    with pytest.raises(OperationError, match=r"look at br1$"):
         carry_out(PLAN, fake_host)
 
 

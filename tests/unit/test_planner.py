@@ -149,7 +149,9 @@ def test_set_link() -> None:
 def test_stale_entries_are_dropped_at_the_next_write() -> None:
     here = site("attached")
     stale = Entry("52:54:00:ff:ff:ff", "tap")
-    record = Site("vm1", Scope.LIVE, here.nic, here.interfaces, (*here.entries, stale)).set_link("down").steps[-1]
+    record = (
+        Site("vm1", Scope.LIVE, here.nic, here.interfaces, (*here.entries, stale)).set_link("down").steps[-1]
+    )
     assert isinstance(record, Record)
     assert "ff:ff:ff" not in (record.xml or "")
     assert "ff:ff:ff" in (record.undo_xml or "")
@@ -165,8 +167,12 @@ def test_refusals_say_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match="not provisioned as pluggable; add connection='attached'"):
         stock_site(stock).attach(bridge.backend("b"), True, None)
     with pytest.raises(UnsupportedError, match="is of type 'hostdev'"):
-        stock_site("<interface type='hostdev'><mac address='52:54:00:00:00:09'/></interface>").detach("network")
-    with pytest.raises(UnsupportedError, match="cannot plug vnet0 of vm1 into type='user'; it can: bridge, network"):
+        stock_site("<interface type='hostdev'><mac address='52:54:00:00:00:09'/></interface>").detach(
+            "network"
+        )
+    with pytest.raises(
+        UnsupportedError, match="cannot plug vnet0 of vm1 into type='user'; it can: bridge, network"
+    ):
         site().attach(Backend("user"), True, None)
     with pytest.raises(UnsupportedError, match="<backend> says how the NIC's tap was opened"):
         site().attach(Backend("bridge", ("<source bridge='b'/>", "<backend tap='/dev/x'/>")), True, None)

@@ -1,0 +1,41 @@
+# make demo   the main job, on real guests, in under a minute after set-up
+# make test   everything: linters, unit tests, live tests
+# make bench  side by side with what one would do otherwise, as ratios
+#
+# Each installs what it needs and does not find (as root): Debian packages, .venv, a tiny guest.
+
+python := .venv/bin/python
+# Whatever a test run leaves behind, the end of its process namespace ends.
+contained := unshare --mount --pid --fork --kill-child --mount-proc
+
+.PHONY: help demo test lint unit live bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+demo:
+	@tests/setup demo
+	@$(contained) .venv/bin/nicplug demo
+
+test: lint
+	$(contained) $(python) -m pytest -q
+
+lint:
+	@tests/setup test
+	$(python) -m ruff check .
+	$(python) -m mypy --strict nicplug_xml
+
+unit:
+	@tests/setup test
+	$(python) -m pytest -q tests/unit
+
+live:
+	@tests/setup test
+	$(contained) $(python) -m pytest -q tests/live
+
+bench:
+	@tests/setup test
+	$(contained) $(python) tests/benchmarks/bench.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
