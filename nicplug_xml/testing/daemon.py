@@ -1,0 +1,259 @@
+"""A libvirtd of one's own, with the QEMU and the network driver, that leaves the machine's libvirt alone.
+
+It runs in a mount namespace in which all of libvirt's directories are ours, and in a process namespace:
+when that goes, and it goes with this process, the kernel ends libvirtd, its guests and its dnsmasq.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.testing.commands import program, share_capabilities, short_directory, tail
+from nicplug_xml.testing.embedded import QEMU_CONF, remove_domains, silence_libvirt, start_event_loop
+from nicplug_xml.testing.namespace import isolated
+
+if TYPE_CHECKING:
+    import libvirt
+
+_LIBVIRTD_CONF = """\
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_rw_perms = "0700"
+log_outputs = "3:stderr"
+"""
+
+#: Where libvirtd has its things, and the directory of ours that takes its place.
+_DIRECTORIES = {
+    "/etc/libvirt": "etc",
+    "/run/libvirt": "run",
+    "/var/lib/libvirt": "lib",
+    "/var/cache/libvirt": "cache",
+    "/var/log/libvirt": "log",
+}
+
+# Process 1 of the namespaces: puts our directories in place, and then takes in the orphans, as an init must.
+# libvirt takes a guest for alive as long as nobody has.
+_INIT = """
+set -e
+while [ $# -gt 0 ]; do
+    mount --bind "$1" "$2"
+    shift 2
+done
+echo ready
+while :; do
+    sleep 3600 &
+    wait $!
+done
+"""
+
+
+@contextmanager
+def private_daemon() -> Iterator[PrivateDaemon]:
+    """Run a libvirtd for as long as the block runs.
+
+    Call :func:`~nicplug_xml.testing.namespace.isolate` first: the bridges and firewall rules that libvirtd
+    makes belong into a network namespace of ours.
+
+    :returns: the daemon, started.
+    :raises UnsupportedError: libvirtd is not installed, or :func:`isolate` was not called.
+    :raises OperationError: it does not start; the message has the end of its log.
+    """
+    if not isolated():
+        raise UnsupportedError(
+            "a private libvirtd is for namespaces of our own",
+            hint="call nicplug_xml.testing.namespace.isolate() first",
+        )
+    with short_directory() as directory:
+        daemon = PrivateDaemon(directory)
+        try:
+            daemon.start()
+            yield daemon
+        finally:
+            daemon.close()
+
+
+class PrivateDaemon:
+    """A libvirtd of our own, made by :func:`private_daemon`.
+
+    :param directory: an empty directory for its sockets, state and logs, with a short path.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._namespaces: subprocess.Popen[str] | None = None
+        self._libvirtd: subprocess.Popen[bytes] | None = None
+        self._connections: list[libvirt.virConnect] = []
+        #: Places that the machine lacked; made for our mounts, which nobody sees but libvirtd.
+        self._made: list[Path] = []
+
+    @property
+    def uri(self) -> str:
+        """How to reach it, for ``libvirt.open``, ``virsh -c`` and ``LIBVIRT_DEFAULT_URI``."""
+        return f"qemu+unix:///system?socket={self._socket}"
+
+    @property
+    def log(self) -> str:
+        """What libvirtd has written to its log so far."""
+        path = self._directory / "libvirtd.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def connect(self) -> libvirt.virConnect:
+        """Open another connection; the daemon closes it at its end.
+
+        :raises libvirt.libvirtError: it cannot be reached.
+        """
+        import libvirt
+
+        silence_libvirt()
+        start_event_loop()
+        conn = libvirt.open(self.uri)
+        self._connections.append(conn)
+        return conn
+
+    def start(self, timeout: float = 30) -> None:
+        """Start libvirtd, unless it runs, and wait until it listens.
+
+        :param timeout: seconds.
+        :raises OperationError: it does not start; the message has the end of its log.
+        """
+        if self._libvirtd is not None:
+            return
+        if self._namespaces is None:
+            self._make_directories()
+            self._namespaces = self._make_namespaces()
+        with (self._directory / "libvirtd.log").open("ab") as log:
+            # No bus: systemd and firewalld of the machine must not hear of our guests and networks.
+            self._libvirtd = subprocess.Popen(
+                [
+                    *self._inside(), program("libvirtd"),
+                    "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", "/run/libvirt/libvirtd.pid",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
+            )  # fmt: skip
+        deadline = time.monotonic() + timeout
+        while not self._listens():
+            if self._libvirtd.poll() is not None or time.monotonic() > deadline:
+                raise OperationError(f"libvirtd did not start within {timeout} s; its log:\n{tail(self.log)}")
+            time.sleep(0.02)
+
+    def stop(self, timeout: float = 30) -> None:
+        """Stop libvirtd, and only it: its guests and networks keep running, as they do on a host.
+
+        :param timeout: seconds.
+        :raises OperationError: it does not end; the message has the end of its log.
+        """
+        if self._libvirtd is None:
+            return
+        pid = (self._directory / "run" / "libvirtd.pid").read_text().strip()
+        subprocess.run([*self._inside(), "kill", "-TERM", pid], check=False)
+        try:
+            self._libvirtd.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise OperationError(
+                f"libvirtd did not end within {timeout} s; its log:\n{tail(self.log)}"
+            ) from error
+        self._libvirtd = None
+
+    def restart(self, timeout: float = 30) -> None:
+        """Stop libvirtd and start it again; guests and networks keep running.
+
+        Connections made before are dead: :meth:`connect` again.
+
+        :param timeout: seconds for each of the two.
+        :raises OperationError: it does not end or not start; the message has the end of its log.
+        """
+        self.stop(timeout)
+        self.start(timeout)
+
+    def close(self) -> None:
+        """Remove the guests and networks, and end every process of the daemon."""
+        import libvirt
+
+        try:
+            if self._libvirtd is not None and self._listens():
+                _remove_all(self.connect())
+            for conn in self._connections:
+                # One that the user has closed, or that a restart has cut.
+                with suppress(libvirt.libvirtError):
+                    conn.close()
+        finally:
+            self._connections.clear()
+            self._kill()
+            for place in self._made:
+                with suppress(OSError):
+                    place.rmdir()
+
+    @property
+    def _socket(self) -> Path:
+        return self._directory / "run" / "libvirt-sock"
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
+
+    def _kill(self) -> None:
+        if self._namespaces is not None:
+            self._namespaces.kill()
+            self._namespaces.wait()
+            self._namespaces = None
+        if self._libvirtd is not None:
+            self._libvirtd.wait()
+            self._libvirtd = None
+
+    def _inside(self) -> list[str]:
+        assert self._namespaces is not None
+        proc = f"/proc/{self._namespaces.pid}/ns"
+        return [program("nsenter"), f"--mount={proc}/mnt", f"--pid={proc}/pid_for_children", "--"]
+
+    def _make_namespaces(self) -> subprocess.Popen[str]:
+        binds = [word for place, own in _DIRECTORIES.items() for word in (str(self._directory / own), place)]
+        made = subprocess.Popen(
+            [
+                # With us goes unshare, with unshare its child, with that all others in the process namespace.
+                program("setpriv"), "--pdeathsig", "KILL", "--",
+                program("unshare"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+                "/bin/sh", "-c", _INIT, "init", *binds,
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        assert made.stdout is not None
+        with made.stdout:
+            said = made.stdout.readline()
+        if said != "ready\n":
+            made.kill()
+            made.wait()
+            raise OperationError(f"cannot make the namespaces of a private libvirtd: {said.strip()}")
+        return made
+
+    def _make_directories(self) -> None:
+        for place, own in _DIRECTORIES.items():
+            (self._directory / own).mkdir()
+            if not Path(place).is_dir():
+                Path(place).mkdir(parents=True)
+                self._made.append(Path(place))
+        etc = self._directory / "etc"
+        (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
+        (etc / "qemu.conf").write_text(QEMU_CONF)
+        if Path("/etc/libvirt/nwfilter").is_dir():
+            shutil.copytree("/etc/libvirt/nwfilter", etc / "nwfilter")
+        share_capabilities(self._directory / "cache" / "qemu")
+
+
+def _remove_all(conn: libvirt.virConnect) -> None:
+    import libvirt
+
+    remove_domains(conn)
+    for network in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
+        with suppress(libvirt.libvirtError):
+            network.destroy()

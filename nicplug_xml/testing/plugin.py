@@ -1,0 +1,207 @@
+"""pytest fixtures for tests with real libvirt guests; see ``docs/testing.md``.
+
+pytest loads this module in every session of everyone who has nicplug installed: it imports nothing that takes
+time, and does nothing until a test asks for one of its fixtures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    import libvirt
+
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.guest import Guest
+    from nicplug_xml.testing.network import Bridge, Peer
+
+    Define = Callable[[libvirt.virConnect, str], libvirt.virDomain]
+
+_guest_numbers = itertools.count(1)
+_guests_of: pytest.StashKey[list[Guest]] = pytest.StashKey()
+
+
+class GuestFactory(Protocol):
+    """What the fixture ``libvirt_guest`` is."""
+
+    def __call__(
+        self,
+        interfaces_xml: str,
+        *,
+        name: str | None = None,
+        define: Define | None = None,
+        memory_mib: int = 160,
+        devices_xml: str = "",
+        timeout: float | None = 60,
+    ) -> Guest:
+        """Boot a guest.
+
+        :param interfaces_xml: its ``<interface>`` elements.
+        :param name: of the domain; one that is free unless told.
+        :param define: makes a domain of a connection and XML; ``virConnect.defineXML`` unless told.
+        :param memory_mib: its memory in MiB.
+        :param devices_xml: other elements of ``<devices>``.
+        :param timeout: seconds to wait for it to be ready, or ``None`` not to wait: boot several, then
+            :meth:`~nicplug_xml.testing.guest.Guest.wait_ready` of each.
+        :raises TimeoutError: it was not ready in time; the message has the end of its log.
+        :raises libvirt.libvirtError: libvirt refused it.
+        """
+
+
+class BridgeFactory(Protocol):
+    """What the fixture ``libvirt_bridge`` is."""
+
+    def __call__(self, address: str | None = None, *, name: str | None = None) -> Bridge:
+        """Make a bridge; see :class:`~nicplug_xml.testing.network.Bridge`."""
+
+
+class PeerFactory(Protocol):
+    """What the fixture ``libvirt_peer`` is."""
+
+    def __call__(self, bridge: Bridge | str, address: str) -> Peer:
+        """Make a peer; see :class:`~nicplug_xml.testing.network.Peer`."""
+
+
+@pytest.fixture(scope="session")
+def libvirt_isolated() -> Iterator[None]:
+    """Network and mount namespaces of the test session's own, for the rest of the session; needs root.
+
+    A session that is ended with SIGTERM then tidies up as one that is ended with Ctrl-C does.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root may make network namespaces and bridges: run pytest as root")
+    from nicplug_xml.testing.namespace import isolate
+
+    isolate()
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before is signal.SIG_DFL and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGTERM, _interrupt)
+    yield
+    if ours:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def libvirt_embedded(libvirt_isolated: None) -> Iterator[libvirt.virConnect]:
+    """A connection to libvirt's QEMU driver inside the test process; it has no network driver."""
+    from nicplug_xml.testing.embedded import embedded_connection
+
+    with embedded_connection() as conn:
+        yield conn
+
+
+@pytest.fixture(scope="session")
+def libvirt_daemon(libvirt_isolated: None) -> Iterator[PrivateDaemon]:
+    """A libvirtd of the test session's own: a ``nicplug_xml.testing.daemon.PrivateDaemon``."""
+    from nicplug_xml.testing.daemon import private_daemon
+
+    with private_daemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture(params=["embedded", "daemon"])
+def libvirt_connection(request: pytest.FixtureRequest) -> Iterator[libvirt.virConnect]:
+    """A libvirt connection; a test that asks for it runs twice, on embedded libvirt and on a libvirtd.
+
+    For one of them: ``@pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)``.
+    """
+    if request.param == "embedded":
+        yield request.getfixturevalue("libvirt_embedded")
+        return
+    daemon: PrivateDaemon = request.getfixturevalue("libvirt_daemon")
+    # A test before this one may have stopped it.
+    daemon.start()
+    yield daemon.connect()
+
+
+@pytest.fixture
+def libvirt_guest(
+    libvirt_connection: libvirt.virConnect, request: pytest.FixtureRequest
+) -> Iterator[GuestFactory]:
+    """A factory of tiny guests on ``libvirt_connection``: see :class:`GuestFactory`.
+
+    They are destroyed and undefined after the test; the report of a test that failed has their logs.
+    """
+    from nicplug_xml.testing.commands import short_directory
+    from nicplug_xml.testing.guest import boot_guest
+
+    guests = request.node.stash.setdefault(_guests_of, [])
+    with short_directory() as workdir, ExitStack() as removals:
+
+        def make(
+            interfaces_xml: str,
+            *,
+            name: str | None = None,
+            define: Define | None = None,
+            memory_mib: int = 160,
+            devices_xml: str = "",
+            timeout: float | None = 60,
+        ) -> Guest:
+            guest = boot_guest(
+                libvirt_connection,
+                name or f"np{os.getpid()}-{next(_guest_numbers)}",
+                interfaces_xml,
+                workdir=workdir,
+                define=define,
+                memory_mib=memory_mib,
+                devices_xml=devices_xml,
+            )
+            removals.callback(guest.remove)
+            guests.append(guest)
+            if timeout is not None:
+                guest.wait_ready(timeout)
+            return guest
+
+        yield make
+
+
+@pytest.fixture
+def libvirt_bridge(libvirt_isolated: None) -> Iterator[BridgeFactory]:
+    """A factory of Linux bridges, removed after the test: see :class:`BridgeFactory`."""
+    from nicplug_xml.testing.network import Bridge
+
+    with ExitStack() as removals:
+
+        def make(address: str | None = None, *, name: str | None = None) -> Bridge:
+            return removals.enter_context(closing(Bridge(address, name=name)))
+
+        yield make
+
+
+@pytest.fixture
+def libvirt_peer(libvirt_isolated: None) -> Iterator[PeerFactory]:
+    """A factory of peers on a bridge, removed after the test: see :class:`PeerFactory`."""
+    from nicplug_xml.testing.network import Peer
+
+    with ExitStack() as removals:
+
+        def make(bridge: Bridge | str, address: str) -> Peer:
+            return removals.enter_context(closing(Peer(bridge, address)))
+
+        yield make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs of the test's guests to the report of a failure."""
+    report = yield
+    if report.failed:
+        for guest in item.stash.get(_guests_of, []):
+            if log := guest.log():
+                report.sections.append((f"log of guest {guest.console.stem}", log))
+    return report
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,274 @@
+"""Live and persistent state, and what outlives restarts."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import libvirt
+import pytest
+from lxml import etree
+
+from nicplug_xml import Connection, attach_backend, define, detach_backend, interfaces, xml_desc
+from nicplug_xml.backends import bridge
+from tests.live.conftest import run, target
+
+if TYPE_CHECKING:
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.guest import Guest
+    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
+
+NewMac = Callable[[], str]
+NewGuest = Callable[..., "Guest"]
+LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+daemon_only = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+
+
+def connection_of(dom: libvirt.virDomain, *, inactive: bool = False) -> Connection:
+    (status,) = interfaces(dom, inactive=inactive)
+    return status.connection
+
+
+def test_live_and_config_are_two_states(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = deferred_guest(mac)
+    dom, backend = guest.dom, bridge.backend(blue.name)
+    attach_backend(dom, mac, backend)
+    assert connection_of(dom) is Connection.ATTACHED
+    assert connection_of(dom, inactive=True) is Connection.DEFERRED
+    # By the tap's name, which only the running domain has.
+    attach_backend(dom, target(dom, mac), backend, flags=CONFIG)
+    assert connection_of(dom, inactive=True) is Connection.ATTACHED
+    detach_backend(dom, mac, flags=LIVE | CONFIG)
+    assert connection_of(dom) is connection_of(dom, inactive=True) is Connection.DEFERRED
+    attach_backend(dom, mac, flags=LIVE | CONFIG)
+    dom.destroy()
+    assert connection_of(dom) is Connection.ATTACHED
+    dom.create()
+    guest.wait_ready()
+    assert guest.carrier(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    assert guest.ping("192.0.2.1", count=5)
+    detach_backend(dom, mac)
+    guest.wait_carrier(mac, up=False)
+
+
+def test_reset_keeps_the_state(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    here, parked, blue = new_mac(), new_mac(), libvirt_bridge()
+    guest = deferred_guest(here, parked)
+    attach_backend(guest.dom, here, bridge.backend(blue.name))
+    guest.dom.reset()
+    guest.wait_ready()
+    assert (guest.carrier(here), guest.carrier(parked)) == (True, False)
+
+
+def test_managedsave_keeps_the_state(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    here, parked, blue = new_mac(), new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = deferred_guest(here, parked)
+    guest.set_address(here, "192.0.2.2/24")
+    attach_backend(guest.dom, here, bridge.backend(blue.name))
+    before = [(status.mac, status.connection) for status in interfaces(guest.dom)]
+    guest.dom.managedSave()
+    assert not guest.dom.isActive()
+    guest.dom.create()
+    guest.wait_ready()
+    assert [(status.mac, status.connection) for status in interfaces(guest.dom)] == before
+    assert (guest.carrier(here), guest.carrier(parked)) == (True, False)
+    assert guest.ping("192.0.2.1", count=5)
+    detach_backend(guest.dom, here)
+    guest.wait_carrier(here, up=False)
+
+
+@daemon_only
+def test_plain_virsh_starts_it_unplugged_and_libvirtd_may_restart(
+    libvirt_connection: libvirt.virConnect,
+    libvirt_daemon: PrivateDaemon,
+    libvirt_guest: GuestFactory,
+    libvirt_bridge: BridgeFactory,
+    nic_xml: Callable[..., str],
+    new_mac: NewMac,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+
+    def define_and_start(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain:
+        dom = define(conn, xml)
+        run("virsh", "-c", libvirt_daemon.uri, "start", dom.name())
+        return dom
+
+    guest = libvirt_guest(nic_xml(mac), define=define_and_start)
+    assert not guest.carrier(mac)
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    guest.set_address(mac, "192.0.2.2/24")
+    for expected in (Connection.ATTACHED, Connection.DEFERRED):
+        libvirt_daemon.restart()
+        guest.dom = libvirt_daemon.connect().lookupByName(guest.name)
+        assert connection_of(guest.dom) is expected
+        assert guest.carrier(mac) is (expected is Connection.ATTACHED)
+        if expected is Connection.ATTACHED:
+            assert guest.ping("192.0.2.1", count=5)
+            detach_backend(guest.dom, mac)
+    attach_backend(guest.dom, mac)
+    assert guest.ping("192.0.2.1", count=5)
+
+
+@daemon_only
+def test_the_parking_network_comes_back(
+    libvirt_connection: libvirt.virConnect,
+    deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    guest = deferred_guest(mac, timeout=None)
+    network = libvirt_connection.networkLookupByName("nicplug-parking")
+    assert (network.isActive(), network.isPersistent(), network.autostart()) == (1, 1, 1)
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    network.destroy()
+    network.undefine()
+    detach_backend(guest.dom, mac)
+    assert connection_of(guest.dom) is Connection.DEFERRED
+    assert libvirt_connection.networkLookupByName("nicplug-parking").isActive()
+
+
+def test_transient_domain(deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    guest = deferred_guest(mac, transient=True)
+    assert not guest.dom.isPersistent()
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    guest.wait_carrier(mac, up=True)
+    assert "connection='attached'" in xml_desc(guest.dom)
+
+
+def test_everything_else_of_the_interface_survives(
+    libvirt_guest: GuestFactory,
+    libvirt_connection: libvirt.virConnect,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    blue, mac = libvirt_bridge(), new_mac()
+    filters = "<filterref filter='npfilter'/>" if "embed" not in libvirt_connection.getURI() else ""
+    if filters:
+        libvirt_connection.nwfilterDefineXML("<filter name='npfilter' chain='root'/>")
+    nic = f"""<interface type='bridge' connection='deferred' trustGuestRxFilters='no'>
+      <mac address='{mac}'/>
+      <source bridge='{blue}'/>
+      <target dev='npvif7'/>
+      <model type='virtio'/>
+      <driver name='qemu' txmode='iothread' queues='2' rx_queue_size='512'><host csum='off'/></driver>
+      {filters}
+      <port isolated='yes'/>
+      <link state='up'/>
+      <mtu size='1400'/>
+      <boot order='1'/>
+      <rom enabled='no'/>
+      <alias name='ua-nic7'/>
+      <address type='pci' domain='0x0000' bus='0x00' slot='0x09' function='0x0'/>
+    </interface>"""
+    guest = libvirt_guest(nic, define=define)
+    dom = guest.dom
+
+    def parts() -> list[str]:
+        (element,) = etree.fromstring(xml_desc(dom)).iterfind("devices/interface")
+        return sorted(etree.tostring(child, method="c14n", with_tail=False).decode() for child in element)
+
+    attach_backend(dom, "ua-nic7")
+    attached = parts()
+    assert any("npvif7" in part for part in attached)
+    assert any("ua-nic7" in part for part in attached)
+    assert any('<port isolated="yes">' in part for part in attached)
+    if filters:
+        assert any("npfilter" in part for part in attached)
+    detach_backend(dom, "npvif7")
+    attach_backend(dom, mac)
+    assert parts() == attached
+    guest.wait_carrier(mac, up=True)
+    assert guest.run("cat /sys/class/net/eth0/mtu").strip() == "1400"
+    # Policy and place in the persistent definition, where no kernel or switch has to have them.
+    policy = "<bandwidth><inbound average='1000'/></bandwidth><vlan><tag id='42'/></vlan>"
+    attach_backend(
+        dom, mac, f"<backend type='bridge'><source bridge='{blue}'/>{policy}</backend>", flags=CONFIG
+    )
+    detach_backend(dom, mac, flags=CONFIG)
+    attach_backend(dom, mac, bridge.backend("elsewhere"), flags=CONFIG)
+    config = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    for part in ("<source bridge='elsewhere'/>", "<inbound average='1000'/>", "<tag id='42'/>"):
+        assert part in config
+
+
+def test_what_virsh_did_behind_our_back_is_shown(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge(), libvirt_bridge()
+    guest = deferred_guest(mac, timeout=None)
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    start = guest.dom.XMLDesc().index("<interface type")
+    nic = guest.dom.XMLDesc()[start:].partition("</interface>")[0] + "</interface>"
+    guest.dom.updateDeviceFlags(nic.replace(f"'{blue}'", f"'{green}'"), LIVE)
+    (status,) = interfaces(guest.dom)
+    assert status.backend == bridge.backend(green.name)
+    detached = detach_backend(guest.dom, mac)
+    assert detached.backend == bridge.backend(green.name)
+
+
+def test_entries_of_interfaces_that_are_gone_are_told_and_dropped(
+    deferred_guest: NewGuest, new_mac: NewMac
+) -> None:
+    from nicplug_xml import set_link
+
+    mac = new_mac()
+    guest = deferred_guest(mac, timeout=None)
+    stale = "<interfaces><interface mac='52:54:00:99:99:99' plane='tap'/>" + (
+        f"<interface mac='{mac}' plane='tap'/></interfaces>"
+    )
+    guest.dom.setMetadata(2, stale, "nicplug", "urn:nicplug:domain:1.0", LIVE)
+    with pytest.warns(UserWarning, match="52:54:00:99:99:99"):
+        interfaces(guest.dom)
+    set_link(guest.dom, mac, up=False)
+    assert "99:99:99" not in guest.dom.metadata(2, "urn:nicplug:domain:1.0", LIVE)
+
+
+def test_recording_tells_other_clients(
+    libvirt_connection: libvirt.virConnect,
+    deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    import threading
+
+    mac, blue = new_mac(), libvirt_bridge()
+    guest = deferred_guest(mac, timeout=None)
+    seen, told = [], threading.Event()
+
+    def changed(_conn: object, _dom: object, _kind: int, uri: str, _opaque: object) -> None:
+        seen.append(uri)
+        told.set()
+
+    event = libvirt_connection.domainEventRegisterAny(
+        guest.dom, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, changed, None
+    )
+    try:
+        attach_backend(guest.dom, mac, bridge.backend(blue.name))
+        assert told.wait(5)
+    finally:
+        libvirt_connection.domainEventDeregisterAny(event)
+    assert set(seen) == {"urn:nicplug:domain:1.0"}
+
+
+def test_virsh_define_validate_refuses_extended_xml(
+    libvirt_daemon: PrivateDaemon, nic_xml: Callable[..., str], new_mac: NewMac, tmp_path: object
+) -> None:
+    """The hazard that the documentation warns of: a stock daemon does not know the attribute."""
+    start = "<domain type='qemu'><name>x</name><memory>1</memory><os><type>hvm</type></os><devices>"
+    xml = start + nic_xml(new_mac())
+    ran = subprocess.run(
+        ["virsh", "-c", libvirt_daemon.uri, "define", "--validate", "/dev/stdin"],
+        input=f"{xml}</devices></domain>", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
