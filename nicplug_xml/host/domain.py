@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nicplug_xml import backends, metadata
-from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.document import Document
+from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
 from nicplug_xml.host.connection import ensure_parking, require_network
 from nicplug_xml.host.errors import translated
@@ -63,8 +64,13 @@ class Domain:
         return read_interfaces(self.xml(scope))
 
     def update_device(self, xml: str, scope: Scope) -> None:
-        with translated():
-            self.dom.updateDeviceFlags(xml, _AFFECT[scope])
+        try:
+            with translated():
+                self.dom.updateDeviceFlags(xml, _AFFECT[scope])
+        except NicplugError:
+            if scope is Scope.LIVE and "<bandwidth" in xml:
+                self._restore_bandwidth(xml)
+            raise
 
     def set_metadata(self, xml: str | None, scope: Scope) -> None:
         with translated():
@@ -107,6 +113,19 @@ class Domain:
             return "in a state that could not be read"
         return "gone from the domain" if nic is None else _state(nic)
 
+    def _restore_bandwidth(self, xml: str) -> None:
+        """Give a NIC the bandwidth that the live XML says: libvirt leaves a half-made one behind when it fails."""
+        device = Document(xml).root.get("target", "dev") or ""
+        nic = next(nic for nic in self.read(Scope.LIVE)[0] if nic.target == device)
+        bandwidth = Document(nic.xml).root.find("bandwidth")
+        limits = {
+            f"{way}.{limit}": int((bandwidth.get(way, limit) if bandwidth else None) or 0)
+            for way in ("inbound", "outbound")
+            for limit in ("average", "peak", "burst")
+        }
+        with translated():
+            self.dom.setInterfaceParameters(device, limits, _AFFECT[Scope.LIVE])
+
     def _interface(self, key: str, scope: Scope) -> Interface | None:
         return next((nic for nic in self.read(scope)[0] if nic.key == key), None)
 
@@ -132,8 +151,6 @@ def _check_live(nic: Interface, expected: Expected) -> None:
 
 def _bridge(nic: Interface) -> str:
     """Return the bridge that the live XML says the tap is a port of; Open vSwitch's ports have no master."""
-    from nicplug_xml.document import Document
-
     root = Document(nic.xml).root
     if root.get("virtualport", "type") == "openvswitch":
         return ""

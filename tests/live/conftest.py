@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +29,8 @@ NIC = """<interface {attributes}>
 
 #: What differs from one look at a device to the next without anybody changing it.
 _VOLATILE = ("stats", "stats64", "bridge_id", "root_id", "gc_timer", "hello_timer", "tcn_timer",
-             "topology_change_timer", "hold", "message_age_timer", "state")  # fmt: skip
+             "topology_change_timer", "hold", "message_age_timer",
+    "forward_delay_timer", "state", "tso_max_size")  # fmt: skip
 
 
 @pytest.fixture
@@ -84,18 +86,32 @@ def target(dom: libvirt.virDomain, mac: str) -> str:
     return str(device)
 
 
-def everything(dom: libvirt.virDomain) -> dict[str, object]:
+def interface_xml(dom: libvirt.virDomain) -> str:
+    """Return a running domain's first ``<interface>``, as libvirt's own XML has it."""
+    xml = dom.XMLDesc()
+    return (
+        str(xml[xml.index("<interface type") : xml.index("</interface>", xml.index("<devices>"))])
+        + "</interface>"
+    )
+
+
+def everything(dom: libvirt.virDomain) -> list[str]:
     """Return the domain's XML, live and persistent, and all that ``ip``, ``bridge`` and ``tc`` know."""
-    state: dict[str, object] = {"live": dom.XMLDesc()}
+    # libvirt makes a new port of a network each time a NIC comes to it, an undo included.
+    state = re.sub(r"portid='[^']*'", "", dom.XMLDesc()).splitlines()
     if dom.isPersistent():
-        state["config"] = dom.XMLDesc(2)
-    state["links"] = _steady(json.loads(run("ip", "-json", "-details", "link")))
-    state["ports"] = _steady(json.loads(run("bridge", "-json", "-details", "link")))
-    state["tc"] = run("tc", "qdisc")
-    return state
+        state += dom.XMLDesc(2).splitlines()
+    for show in (("ip", "-json", "-details", "link"), ("bridge", "-json", "-details", "link")):
+        for device in json.loads(run(*show)):
+            state += [f"{device['ifname']} {fact}" for fact in _steady(device)]
+    # libvirt makes a queue discipline anew, with the next handle, whenever it touches one.
+    return state + re.sub(r"noqueue \w+:", "noqueue", run("tc", "qdisc")).splitlines()
 
 
-def _steady(value: object) -> object:
+def _steady(value: object, path: str = "") -> Iterator[str]:
     if isinstance(value, dict):
-        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE}
-    return [_steady(item) for item in value] if isinstance(value, list) else value
+        for key, item in value.items():
+            if key not in _VOLATILE:
+                yield from _steady(item, f"{path}.{key}")
+    else:
+        yield f"{path}={value}"

@@ -58,8 +58,8 @@ def test_refused_attachments_change_nothing(
         (UnsupportedError, "cannot plug .* into type='user'; it can: bridge, network", mac, Backend("user")),
         (Exception, "network", mac, network.backend("nope")),
     ]
-    for state in ("deferred", "attached to bridge"):
-        if state != "deferred":
+    for state in (r"deferred \(unplugged\)", f"attached to bridge {blue}"):
+        if "attached" in state:
             attach_backend(guest.dom, mac, bridge.backend(blue.name))
             cases = cases[1:]
         before = everything(guest.dom)
@@ -177,6 +177,10 @@ def test_a_late_failure_is_rolled_back(
     """libvirt has done its part for real; that the rest fails cannot be had for real."""
     mac, blue, green = new_mac(), libvirt_bridge(), libvirt_bridge()
     guest = deferred_guest(mac)
+    # A bridge that had no port yet has another address and carrier than one that has no port any more.
+    for first in (green, blue):
+        attach_backend(guest.dom, mac, bridge.backend(first.name))
+    detach_backend(guest.dom, mac)
     if operation != "plug":
         attach_backend(guest.dom, mac, bridge.backend(blue.name))
         guest.wait_carrier(mac, up=True)
@@ -198,7 +202,7 @@ def test_a_late_failure_is_rolled_back(
     }[operation]
     with pytest.raises(OperationError, match=f"could not {operation} .*the disk is full; the NIC is {state}"):
         operate()
-    assert _without_portid(everything(guest.dom)) == _without_portid(before)
+    assert everything(guest.dom) == before
     assert guest.carrier(mac) is (operation != "plug")
 
 
@@ -208,6 +212,8 @@ def test_a_backend_that_libvirt_half_makes(
     """A bandwidth needs qdiscs that the kernel may lack: then libvirt itself fails in the middle."""
     mac, blue = new_mac(), libvirt_bridge()
     guest = deferred_guest(mac)
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    detach_backend(guest.dom, mac)
     before = everything(guest.dom)
     limited = Backend(
         "bridge", (f"<source bridge='{blue}'/>", "<bandwidth><inbound average='1000'/></bandwidth>")
@@ -236,11 +242,3 @@ def test_a_domain_that_ended_meanwhile(deferred_guest: NewGuest, new_mac: NewMac
     with pytest.raises(UnsupportedError, match="is not running"):
         attach_backend(guest.dom, mac, bridge.backend("b"), flags=LIVE)
     assert domain.state("52:54:00:00:00:00") == "gone from the domain"
-
-
-def _without_portid(state: dict[str, object]) -> dict[str, object]:
-    """libvirt makes a new port of a network each time a NIC comes to it, an undo included."""
-    import re
-
-    return {key: re.sub(r"portid='[^']*'", "", value) if isinstance(value, str) else value
-            for key, value in state.items()}  # fmt: skip

@@ -12,7 +12,7 @@ from lxml import etree
 
 from nicplug_xml import Connection, attach_backend, define, detach_backend, interfaces, xml_desc
 from nicplug_xml.backends import bridge
-from tests.live.conftest import run, target
+from tests.live.conftest import interface_xml, run, target
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -208,13 +208,12 @@ def test_what_virsh_did_behind_our_back_is_shown(
     mac, blue, green = new_mac(), libvirt_bridge(), libvirt_bridge()
     guest = deferred_guest(mac, timeout=None)
     attach_backend(guest.dom, mac, bridge.backend(blue.name))
-    start = guest.dom.XMLDesc().index("<interface type")
-    nic = guest.dom.XMLDesc()[start:].partition("</interface>")[0] + "</interface>"
-    guest.dom.updateDeviceFlags(nic.replace(f"'{blue}'", f"'{green}'"), LIVE)
+    guest.dom.updateDeviceFlags(interface_xml(guest.dom).replace(f"'{blue}'", f"'{green}'"), LIVE)
     (status,) = interfaces(guest.dom)
     assert status.backend == bridge.backend(green.name)
     detached = detach_backend(guest.dom, mac)
-    assert detached.backend == bridge.backend(green.name)
+    assert detached.backend is not None
+    assert detached.backend.source == {"bridge": green.name}
 
 
 def test_entries_of_interfaces_that_are_gone_are_told_and_dropped(
