@@ -13,7 +13,7 @@ from nicplug_xml.backends import bridge, network
 from nicplug_xml.cli import output
 from nicplug_xml.document import decode
 from nicplug_xml.errors import NicplugError, SchemaError
-from nicplug_xml.host.connection import find_domain, open_connection
+from nicplug_xml.host.connection import find_domain, open_connection, silence_libvirt
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, InterfaceStatus
 from nicplug_xml.rewrite import to_extended, to_stock
@@ -131,10 +131,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _connect(options: argparse.Namespace) -> libvirt.virConnect:
-    import libvirt
-
-    # What libvirt would print by itself is in the error that it raises.
-    libvirt.registerErrorHandler(lambda *_: None, None)
+    silence_libvirt()
     return open_connection(options.connect)
 
 

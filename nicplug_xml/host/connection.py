@@ -34,8 +34,15 @@ def open_connection(uri: str | None) -> libvirt.virConnect:
         ) from error
 
 
+def silence_libvirt() -> None:
+    """Keep libvirt from printing errors on standard error: each is raised as well."""
+    import libvirt
+
+    libvirt.registerErrorHandler(lambda *_: None, None)
+
+
 def start_event_loop() -> None:
-    """Run libvirt's default event loop in a thread, once a process; embedded drivers need one."""
+    """Run libvirt's default event loop in a thread, once a process; call it before connecting."""
     import libvirt
 
     if any(thread.name == "libvirt-events" for thread in threading.enumerate()):

@@ -114,7 +114,7 @@ class Domain:
         return "gone from the domain" if nic is None else _state(nic)
 
     def _restore_bandwidth(self, xml: str) -> None:
-        """Give a NIC the bandwidth that the live XML says: libvirt leaves a half-made one behind when it fails."""
+        """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
         device = Document(xml).root.get("target", "dev") or ""
         nic = next(nic for nic in self.read(Scope.LIVE)[0] if nic.target == device)
         bandwidth = Document(nic.xml).root.find("bandwidth")

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.host.connection import silence_libvirt, start_event_loop
 from nicplug_xml.testing.commands import program, share_capabilities, short_directory, tail
-from nicplug_xml.testing.embedded import QEMU_CONF, remove_domains, silence_libvirt, start_event_loop
+from nicplug_xml.testing.embedded import QEMU_CONF, remove_domains
 from nicplug_xml.testing.namespace import isolated
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.host.connection import silence_libvirt, start_event_loop
 from nicplug_xml.testing.commands import kill_users_of, program, share_capabilities, short_directory
 from nicplug_xml.testing.guest import remove_domain
 
@@ -37,8 +38,6 @@ namespaces = []
 
 _PR_SET_CHILD_SUBREAPER = 36
 _REAP_EVERY = 0.05
-
-_event_loop: threading.Thread | None = None
 
 
 @contextmanager
@@ -77,24 +76,6 @@ def _root() -> Path:
     share_capabilities(root / "cache" / "qemu")
     _adopt_guests(root / "run" / "qemu")
     return root
-
-
-def start_event_loop() -> None:
-    """Run libvirt's event loop in a thread of its own, once for the process; call it before connecting."""
-    import libvirt
-
-    global _event_loop
-    if _event_loop is None:
-        libvirt.virEventRegisterDefaultImpl()
-        _event_loop = threading.Thread(target=_run_events, name="libvirt events", daemon=True)
-        _event_loop.start()
-
-
-def silence_libvirt() -> None:
-    """Keep libvirt from printing errors on standard error: each is raised as ``libvirtError`` as well."""
-    import libvirt
-
-    libvirt.registerErrorHandler(lambda context, error: None, None)
 
 
 def remove_domains(conn: libvirt.virConnect) -> None:
@@ -163,10 +144,3 @@ def _import_libvirt(log: Path) -> None:
         import libvirt  # noqa: F401
     finally:
         del os.environ[outputs]
-
-
-def _run_events() -> None:
-    import libvirt
-
-    while True:
-        libvirt.virEventRunDefaultImpl()
