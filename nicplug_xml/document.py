@@ -130,6 +130,11 @@ class Document:
             raise AssertionError("expat has accepted this start tag")
         return match
 
+    def prefix(self, element: Element) -> str:
+        """Return the prefix that the element's name is written with, colon included, or an empty string."""
+        prefix, colon, _ = self.data[element.start + 1 : element.open_end].split(None, 1)[0].partition(b":")
+        return (prefix + colon).decode() if colon else ""
+
     def space_after(self, offset: int) -> bytes:
         """Return the run of white space that starts at `offset`."""
         match = _SPACE.match(self.data, offset)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nicplug_xml.document import Element, quoted
-from nicplug_xml.model import Backend
+from nicplug_xml.model import Backend, Connection
 
 #: Namespace of the element.
 URI = "urn:nicplug:domain:1.0"
@@ -31,24 +31,30 @@ class Entry:
 
     :param key: its user alias (``ua-…``) where it has one, else its MAC in lower case.
     :param plane: the plane that holds it.
-    :param link: while it is parked: the state in the ``<link>`` that it is to have; None for no ``<link>``.
-    :param backend: while it is parked: the intended backend.
-    :param generated: whether the rewriter made up the MAC, so that restoring takes it out again.
+    :param link: where the stock XML does not show it: the state in the ``<link>`` that it is to have; None
+        for no ``<link>``.
+    :param backend: where the stock XML does not show it: the intended or the attached backend.
+    :param generated: ``mac`` or ``alias`` when the rewriter made that up, so that restoring takes it out.
+    :param connection: where the stock XML does not show it: whether a backend is attached.
     """
 
     key: str
     plane: str
     link: str | None = None
     backend: Backend | None = None
-    generated: bool = False
+    generated: str = ""
+    connection: Connection | None = None
 
     def to_xml(self) -> str:
         """Return the entry as ``<interface>``."""
         name = "alias" if self.key.startswith(USER_ALIAS) else "mac"
         link = f" link={quoted(self.link)}" if self.link else ""
-        generated = " generated='yes'" if self.generated else ""
+        connection = f" connection='{self.connection.value}'" if self.connection else ""
+        generated = f" generated='{self.generated}'" if self.generated else ""
         backend = self.backend.to_xml() if self.backend else ""
-        start = f"<interface {name}={quoted(self.key)} plane={quoted(self.plane)}{link}{generated}"
+        start = (
+            f"<interface {name}={quoted(self.key)} plane={quoted(self.plane)}{connection}{link}{generated}"
+        )
         return f"{start}>{backend}</interface>" if backend else f"{start}/>"
 
 
@@ -94,7 +100,8 @@ def _entry(element: Element, parent: Element) -> Entry:
         attributes.get("plane", ""),
         attributes.get("link"),
         None if intended is None else _backend(intended, parent),
-        "generated" in attributes,
+        attributes.get("generated", ""),
+        next((item for item in Connection if item.value == attributes.get("connection")), None),
     )
 
 

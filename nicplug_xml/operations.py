@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nicplug_xml.backends import fd
+from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
-from nicplug_xml.host.connection import ensure_parking, parking_kind
+from nicplug_xml.host.connection import default_plane, ensure_parking, network_xml, parking_kind
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out
+from nicplug_xml.planes import tap
 from nicplug_xml.planner import Site
-from nicplug_xml.rewrite import read_interfaces, to_extended, to_stock
+from nicplug_xml.rewrite import to_extended, to_stock
+from nicplug_xml.view import view
 
 if TYPE_CHECKING:
     import libvirt
+
+
+_XML_INACTIVE = 2  # libvirt's VIR_DOMAIN_XML_INACTIVE
 
 
 def define(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
@@ -48,7 +56,9 @@ def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
     :raises NicplugError: libvirt refuses.
     """
     with translated():
-        return to_extended(dom.XMLDesc(flags), restore_mac=False)
+        stock = dom.XMLDesc(flags)
+        live = dom.isActive() and not flags & _XML_INACTIVE
+    return to_extended(stock, restore_generated=False, netdevs=Domain(dom).netdevs(stock) if live else None)
 
 
 def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[InterfaceStatus]:
@@ -59,14 +69,14 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
     """
     domain = Domain(dom)
     scope = Scope.CONFIG if inactive else domain.scopes(0)[0]
-    found, entries = domain.read(scope)
-    for key in {entry.key for entry in entries} - {nic.key for nic in found}:
+    now = domain.read(scope)
+    for key in {entry.key for entry in now.entries} - {nic.key for nic in now.interfaces}:
         warnings.warn(
             f"the metadata of domain '{domain.name}' names an interface {key}, which it does not"
             " have; the next change drops that entry",
             stacklevel=2,
         )
-    return [_status(domain, nic, scope) for nic in found]
+    return [_status(domain, nic, scope) for nic in now.interfaces]
 
 
 def plan_attach(
@@ -81,12 +91,16 @@ def plan_attach(
 ) -> Plan:
     """Return the plan that `attach_backend` carries out; arguments and errors as there."""
     given = None if backend is None else Backend.of(backend)
-    if tuple(fds):
-        raise UnsupportedError(
-            "plane 'tap' takes no file descriptors: the NIC keeps its own tap",
-            hint="name a bridge or a network",
-        )
-    return _plan(dom, interface, flags, lambda site: site.attach(given, announce, link))
+    descriptor = _descriptor(tuple(fds))
+    if descriptor is not None:
+        given = given or fd.backend()
+
+    def attach(site: Site) -> Plan:
+        network = site.needs_network(given)
+        xml = network_xml(dom.connect(), network) if network else ""
+        return site.attach(given, announce=announce, link=link, network=xml, descriptor=descriptor)
+
+    return _plan(dom, interface, flags, attach)
 
 
 def attach_backend(
@@ -105,7 +119,8 @@ def attach_backend(
     :param backend: a ``<backend>`` document, such an lxml element, or a `Backend`; None for the intended one.
         Bandwidth, filter, port and VLAN that it does not name stay as they are.
     :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
-    :param fds: open file descriptors to plug in; plane ``tap`` takes none.
+    :param fds: an open file descriptor to plug in instead: a tap, a macvtap or a connected stream socket. It
+        stays the caller's. Plane ``hub`` takes one; plane ``tap`` keeps its own.
     :param announce: have QEMU announce the NIC to its new neighbours.
     :param link: ``up`` or ``down`` sets the administrator's link as well; None leaves it.
     :returns: what is true afterwards; its `changed` is false when everything was so before.
@@ -159,9 +174,9 @@ def _plan(dom: libvirt.virDomain, interface: str, flags: int, operation: Callabl
     domain = Domain(dom)
     plans = []
     for scope in domain.scopes(flags):
-        found, entries = domain.read(scope)
-        nic = _find(domain, interface, scope, found)
-        plans.append(operation(Site(domain.name, scope, nic, tuple(found), tuple(entries))))
+        now = domain.read(scope)
+        nic = _find(domain, interface, scope, now.interfaces)
+        plans.append(operation(Site(domain.name, scope, nic, now)))
     return replace(plans[0], steps=tuple(step for plan in plans for step in plan.steps))
 
 
@@ -173,16 +188,30 @@ def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None
     :raises NicplugError: as the operation that the plan is of.
     """
     domain = Domain(dom)
-    carry_out(plan, domain, observer)
-    nic = next(nic for nic in domain.read(plan.scope)[0] if nic.key == plan.key)
+    with closing(domain):
+        carry_out(plan, domain, observer)
+    nic = next(nic for nic in domain.read(plan.scope).interfaces if nic.key == plan.key)
     return replace(_status(domain, nic, plan.scope), changed=bool(plan.steps))
 
 
-def _find(domain: Domain, name: str, scope: Scope, found: list[Interface]) -> Interface:
+def _descriptor(fds: tuple[int, ...]) -> Descriptor | None:
+    if len(fds) > 1:
+        raise UnsupportedError(
+            f"{len(fds)} descriptors are queues of one backend, and no plane takes more than one queue",
+            hint="hand in one",
+        )
+    if not fds:
+        return None
+    from nicplug_xml.host.tap import netdev_type
+
+    return Descriptor(fds[0], netdev_type(fds[0]))
+
+
+def _find(domain: Domain, name: str, scope: Scope, found: Sequence[Interface]) -> Interface:
     matches = _named(name, found)
     if not matches and scope is Scope.CONFIG and domain.dom.isActive():
         # Targets and most aliases exist in the live XML only: go by what the interface is recorded as.
-        keys = {nic.key for nic in _named(name, domain.read(Scope.LIVE)[0])}
+        keys = {nic.key for nic in _named(name, domain.read(Scope.LIVE).interfaces)}
         matches = [nic for nic in found if nic.key in keys]
     if len(matches) == 1:
         return matches[0]
@@ -198,7 +227,7 @@ def _find(domain: Domain, name: str, scope: Scope, found: list[Interface]) -> In
     )
 
 
-def _named(name: str, found: list[Interface]) -> list[Interface]:
+def _named(name: str, found: Sequence[Interface]) -> list[Interface]:
     mac = name.lower().replace("-", ":")
     return [nic for nic in found if name in (nic.alias, nic.target) or mac == nic.mac]
 
@@ -229,8 +258,8 @@ def _make(
         raise SchemaError(
             f"the domain XML is not valid: {problems[0]}", hint="'nicplug validate' shows all that is wrong"
         )
-    stock = to_stock(xml, plane=plane, parking=parking_kind(conn))
-    if any(nic.plane for nic in read_interfaces(stock)[0]):
+    stock = to_stock(xml, plane=default_plane(conn) if plane == "auto" else plane, parking=parking_kind(conn))
+    if any(nic.plane == tap.NAME for nic in view(stock).interfaces):
         ensure_parking(conn)
     with translated():
         return make(stock)

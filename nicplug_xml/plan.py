@@ -5,10 +5,11 @@ Steps are data. They act on a `Host`, which `nicplug_xml.host` implements for li
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,30 @@ class Host(Protocol):
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         """Carry out a QEMU monitor command and return what it returns."""
+
+    def open_tap(self, name: str, bridge: str, mac: str, isolated: bool) -> None:
+        """Make a tap that is a port of a bridge, and keep its descriptor under `name`."""
+
+    def open_macvtap(self, name: str, device: str, mode: str, mac: str) -> None:
+        """Make a macvtap on a device, and keep its descriptor under `name`."""
+
+    def start_passt(self, name: str, options: Sequence[str]) -> None:
+        """Start passt, and keep the descriptor of a socket to it under `name`."""
+
+    def connect(self, name: str, address: str, port: int) -> None:
+        """Connect to a TCP port, and keep the socket's descriptor under `name`."""
+
+    def use_descriptor(self, name: str, fd: int) -> None:
+        """Keep a copy of the caller's descriptor under `name`."""
+
+    def close_descriptor(self, name: str) -> None:
+        """Close the descriptor that is kept under `name`, if any; with it goes what was made for it."""
+
+    def send_descriptor(self, name: str) -> None:
+        """Hand the descriptor kept under `name` to QEMU by that name (``getfd``), and close ours."""
+
+    def take_back_descriptor(self, name: str) -> None:
+        """Have QEMU close the descriptor of that name, unless a netdev has taken it (``closefd``)."""
 
     def ensure_parking(self) -> None:
         """Make the parking place, unless it is there."""
@@ -137,6 +162,142 @@ class UpdateDevice:
 
 
 @dataclass(frozen=True)
+class OpenTap:
+    """Make a tap in a bridge. It lives as long as a descriptor of it: QEMU's end is its own."""
+
+    name: str
+    bridge: str
+    mac: str
+    isolated: bool
+    summary: str = "make a tap in the bridge"
+
+    def describe(self) -> str:
+        isolated = ", isolated" if self.isolated else ""
+        return f"netlink  TUNSETIFF tap, RTM_NEWLINK master {self.bridge}{isolated}, up"
+
+    def apply(self, host: Host) -> None:
+        host.open_tap(self.name, self.bridge, self.mac, self.isolated)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+@dataclass(frozen=True)
+class OpenMacvtap:
+    """Make a macvtap. It lives as long as a descriptor of it: QEMU's end is its own."""
+
+    name: str
+    device: str
+    mode: str
+    mac: str
+    summary: str = "make a macvtap"
+
+    def describe(self) -> str:
+        return f"netlink  RTM_NEWLINK macvtap link {self.device} mode {self.mode} address {self.mac}, up"
+
+    def apply(self, host: Host) -> None:
+        host.open_macvtap(self.name, self.device, self.mode, self.mac)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+@dataclass(frozen=True)
+class StartPasst:
+    """Start passt. It ends when the socket to it is closed: QEMU's end is its own."""
+
+    name: str
+    options: tuple[str, ...]
+    summary: str = "start passt"
+
+    def describe(self) -> str:
+        return " ".join(("process  passt", *self.options))
+
+    def apply(self, host: Host) -> None:
+        host.start_passt(self.name, self.options)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Connect to a TCP port. QEMU would go on with a connection that was refused."""
+
+    name: str
+    address: str
+    port: int
+    summary: str = "connect"
+
+    def describe(self) -> str:
+        return f"process  connect({self.address}:{self.port})"
+
+    def apply(self, host: Host) -> None:
+        host.connect(self.name, self.address, self.port)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+@dataclass(frozen=True)
+class UseDescriptor:
+    """Take a copy of a descriptor that the caller has opened."""
+
+    name: str
+    fd: int
+    summary: str = "take the descriptor"
+
+    def describe(self) -> str:
+        return f"process  dup({self.fd})"
+
+    def apply(self, host: Host) -> None:
+        host.use_descriptor(self.name, self.fd)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+@dataclass(frozen=True)
+class SendDescriptor:
+    """Hand a descriptor to QEMU."""
+
+    name: str
+    summary: str = "hand the descriptor to QEMU"
+
+    def describe(self) -> str:
+        return _qmp("getfd", {"fdname": self.name}) + " with the descriptor"
+
+    def apply(self, host: Host) -> None:
+        host.send_descriptor(self.name)
+
+    def undo(self, host: Host) -> None:
+        host.take_back_descriptor(self.name)
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A QEMU monitor command.
+
+    :param reverse: the command and arguments that take it back; None where nothing does.
+    """
+
+    summary: str
+    command: str
+    arguments: Mapping[str, object]
+    reverse: tuple[str, Mapping[str, object]] | None = None
+
+    def describe(self) -> str:
+        return _qmp(self.command, self.arguments)
+
+    def apply(self, host: Host) -> None:
+        host.monitor(self.command, self.arguments)
+
+    def undo(self, host: Host) -> None:
+        if self.reverse is not None:
+            host.monitor(*self.reverse)
+
+
+@dataclass(frozen=True)
 class Record:
     """Write our metadata; libvirt tells every client of it by a METADATA_CHANGE event.
 
@@ -206,9 +367,7 @@ class Announce:
         }
 
     def describe(self) -> str:
-        import json
-
-        return "monitor  " + json.dumps({"execute": "announce-self", "arguments": self.arguments})
+        return _qmp("announce-self", self.arguments)
 
     def apply(self, host: Host) -> None:
         try:
@@ -275,6 +434,10 @@ def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
 def one_line(xml: str) -> str:
     """Return XML without the white space between its elements."""
     return re.sub(r">\s+<", "><", xml.strip())
+
+
+def _qmp(command: str, arguments: Mapping[str, object]) -> str:
+    return "monitor  " + json.dumps({"execute": command, "arguments": arguments})
 
 
 def _undo(done: list[Step], host: Host) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 from nicplug_xml import backends, metadata
 from nicplug_xml.document import Document
+from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface, Scope
 from nicplug_xml.plan import Announce, Check, Expected, Plan, Record, Step, UpdateDevice
-from nicplug_xml.planes import PLANES
+from nicplug_xml.planes import PLANES, Plane
 from nicplug_xml.stock import with_link
+from nicplug_xml.view import View
 
 
 @dataclass(frozen=True)
@@ -22,44 +23,65 @@ class Site:
     :param domain: the domain's name.
     :param scope: which of its states.
     :param nic: the interface.
-    :param interfaces: all interfaces in that state.
-    :param entries: all entries of our metadata in that state.
+    :param view: what is true of the domain in that state.
     """
 
     domain: str
     scope: Scope
     nic: Interface
-    interfaces: tuple[Interface, ...]
-    entries: tuple[Entry, ...]
+    view: View
 
-    def attach(self, given: Backend | None, announce: bool, link: str | None) -> Plan:
+    def attach(
+        self,
+        given: Backend | None,
+        *,
+        announce: bool = True,
+        link: str | None = None,
+        network: str = "",
+        descriptor: Descriptor | None = None,
+    ) -> Plan:
         """Plan to plug it in, or to move it when it is plugged in.
 
         :param given: the backend; None for the intended one.
         :param announce: whether to announce the NIC afterwards.
         :param link: the administrator's link to set with it; None leaves it.
+        :param network: XML of the libvirt network that the backend names, where `needs_network` says so.
+        :param descriptor: what to plug in for a backend of type ``fd``.
         :raises UnsupportedError: the interface, or its plane, cannot do that.
         :raises SchemaError: no backend is known.
         """
-        nic, plane = self.nic, self._plane()
+        nic, plane, view = self.nic, self._plane(), self.view
         backend = self._wanted(plane, given)
-        where = backends.describe(backend)
         link = link or nic.link
         attached = nic.connection is Connection.ATTACHED
-        summary = f"{'move' if attached else 'plug'} {self._name} into {where}"
+        summary = f"{'move' if attached else 'plug'} {self._name} into {backends.describe(backend)}"
         steps: list[Step] = []
-        if not (attached and nic.backend and backend.is_within(nic.backend) and _same_link(link, nic.link)):
+        if descriptor or not (attached and self._is_so(backend, link)):
             carrier = link != "down"
+            endpoint = descriptor or backends.endpoint(backend, network)
+            join, dispose = plane.attach(nic, backend, endpoint, link, self.scope, view.root, view.netdevs)
             steps = [
-                *(backends.prepare(backend) if self.scope is Scope.LIVE else ()),
-                *plane.attach(nic, backend, link, self.scope, where),
+                *join,
+                self._record(Connection.ATTACHED, link, backend),
                 self._check(Connection.ATTACHED, backend, carrier),
-                self._record(Entry(nic.key, plane.NAME)),
+                *dispose,
             ]
             if announce and carrier and self.scope is Scope.LIVE:
                 steps.append(Announce(nic.alias))
         place = next(iter(backend.source.values()), "")
         return self._plan(summary, steps, place, backends.hint(backend))
+
+    def needs_network(self, given: Backend | None) -> str:
+        """Return the libvirt network whose XML `attach` needs, or an empty string.
+
+        :raises UnsupportedError: the interface, or its plane, cannot do that.
+        :raises SchemaError: no backend is known.
+        """
+        plane = self._plane()
+        backend = self._wanted(plane, given)
+        if backend.type != "network" or not plane.ALWAYS_HELD or self.scope is Scope.CONFIG:
+            return ""
+        return backend.source.get("network", "")
 
     def detach(self, parking: str) -> Plan:
         """Plan to unplug it.
@@ -67,14 +89,18 @@ class Site:
         :param parking: which parking place the connection has, ``network`` or ``bridge``.
         :raises UnsupportedError: the interface cannot be unplugged.
         """
-        nic, plane = self.nic, self._plane()
+        nic, plane, view = self.nic, self._plane(), self.view
         steps: list[Step] = []
-        if nic.connection is Connection.ATTACHED and nic.backend:
-            intended = backends.intended(nic.backend)
+        # Somebody may have set the link of an unplugged NIC up by hand.
+        loose = self.scope is Scope.LIVE and nic.carrier
+        if nic.connection is Connection.ATTACHED or loose:
+            part, dispose = plane.detach(nic, parking, self.scope, view.root, view.netdevs)
+            intended = backends.intended(nic.backend) if nic.backend else None
             steps = [
-                *plane.detach(nic, parking, self.scope),
+                *part,
+                self._record(Connection.DEFERRED, nic.link, intended),
                 self._check(Connection.DEFERRED, None, carrier=False),
-                self._record(Entry(nic.key, plane.NAME, nic.link, intended)),
+                *dispose,
             ]
         return self._plan(f"unplug {self._name}", steps)
 
@@ -84,19 +110,18 @@ class Site:
         :param state: ``up`` or ``down``.
         """
         nic = self.nic
+        attached = nic.connection is Connection.ATTACHED
         steps: list[Step] = []
         if not _same_link(state, nic.link):
-            entry = next((entry for entry in self.entries if entry.key == nic.key), None)
-            if nic.connection is Connection.ATTACHED:
+            # What is always held has its link in the stock definition down: it starts unplugged.
+            held = nic.plane in PLANES and PLANES[nic.plane].ALWAYS_HELD
+            if attached and not (held and self.scope is Scope.CONFIG):
                 xml = with_link(nic.xml, state)
-                steps = [
-                    UpdateDevice(f"set its link {state}", xml, nic.xml, self.scope),
-                    self._check(Connection.ATTACHED, nic.backend, state == "up"),
-                ]
-            elif entry is not None:
-                entry = replace(entry, link=state)
-            if entry is not None:
-                steps.append(self._record(entry))
+                steps.append(UpdateDevice(f"set its link {state}", xml, nic.xml, self.scope))
+            if nic.plane is not None:
+                steps.append(self._record(nic.connection, state, nic.backend))
+            if attached:
+                steps.append(self._check(Connection.ATTACHED, nic.backend, state == "up"))
         return self._plan(f"set the link of {self._name} {state}", steps)
 
     def _plan(self, summary: str, steps: list[Step], place: str = "", hint: str = "") -> Plan:
@@ -107,7 +132,7 @@ class Site:
         config = "" if self.scope is Scope.LIVE else " (persistent definition)"
         return f"{self.nic.name} of {self.domain}{config}"
 
-    def _plane(self) -> ModuleType:
+    def _plane(self) -> Plane:
         kind = Document(self.nic.xml).root.attributes.get("type")
         if kind in NEVER_PLUGGABLE:
             raise UnsupportedError(
@@ -127,7 +152,7 @@ class Site:
             )
         return PLANES[self.nic.plane]
 
-    def _wanted(self, plane: ModuleType, given: Backend | None) -> Backend:
+    def _wanted(self, plane: Plane, given: Backend | None) -> Backend:
         present = self.nic.backend
         wanted = given or present
         if wanted is None or wanted.type is None:
@@ -140,25 +165,43 @@ class Site:
                 f"plane '{plane.NAME}' cannot plug {self._name} into type='{wanted.type}'",
                 hint=f"it can: {', '.join(sorted(plane.KINDS))}",
             )
-        for name in plane.KEPT:
+        wanted = wanted.with_policy_of(present) if given and present else wanted
+        for name in sorted(plane.REFUSED):
             if wanted.child(name) is not None:
                 raise UnsupportedError(
-                    f"<{name}> says how the NIC's tap was opened, and cannot change now",
-                    hint="leave it out of the backend, and put it into the <interface>",
+                    f"plane '{plane.NAME}' of {self._name} cannot carry out <{name}> of a backend",
+                    hint="leave it out",
                 )
-        return wanted.with_policy_of(present) if given and present else wanted
+        return wanted
 
     def _check(self, connection: Connection, backend: Backend | None, carrier: bool) -> Check:
         return Check(Expected(self.nic.key, self.scope, connection, backend, carrier))
 
-    def _record(self, entry: Entry) -> Record:
-        keys = {nic.key for nic in self.interfaces}
-        new = [entry if old.key == entry.key else old for old in self.entries if old.key in keys]
+    def _record(self, connection: Connection, link: str | None, backend: Backend | None) -> Record:
+        """Record what the stock XML does not show; entries of interfaces that are gone are dropped."""
+        keys = {nic.key for nic in self.view.interfaces}
+        old = self.view.entries
+        new = [
+            _recorded(entry, connection, link, backend) if entry.key == self.nic.key else entry
+            for entry in old
+            if entry.key in keys
+        ]
         return Record(
-            metadata.format_entries(new, alone=True),
-            metadata.format_entries(self.entries, alone=True),
-            self.scope,
+            metadata.format_entries(new, alone=True), metadata.format_entries(old, alone=True), self.scope
         )
+
+    def _is_so(self, backend: Backend, link: str | None) -> bool:
+        present = self.nic.backend
+        return present is not None and backend.is_within(present) and _same_link(link, self.nic.link)
+
+
+def _recorded(entry: Entry, connection: Connection, link: str | None, backend: Backend | None) -> Entry:
+    plane = PLANES.get(entry.plane)
+    if plane is not None and plane.ALWAYS_HELD:
+        return replace(entry, connection=connection, link=link, backend=backend)
+    if connection is Connection.ATTACHED:
+        return replace(entry, link=None, backend=None)
+    return replace(entry, link=link, backend=backend)
 
 
 def _same_link(one: str | None, other: str | None) -> bool:

@@ -1,30 +1,32 @@
 """Extended domain XML to stock domain XML and back; pure.
 
-Only the interfaces concerned and our one metadata element are edited, in the text itself; all else stays
-as it is to the byte. Where a child of the intended backend is taken out of an interface, a processing
-instruction ``<?nicplug NAME?>`` keeps its place, so that restoring puts it back there. libvirt drops those,
-and its own order is used then.
+Only the interfaces concerned, our one metadata element and what a plane needs elsewhere are edited, in the
+text itself; all else stays as it is to the byte. Where a child of the intended backend is taken out of an
+interface, a processing instruction ``<?nicplug NAME?>`` keeps its place, so that restoring puts it back
+there. libvirt drops those, and its own order is used then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
+from dataclasses import replace
 from zlib import crc32
 
 from nicplug_xml import metadata
 from nicplug_xml.document import MARK, Document, Element, check, decode
 from nicplug_xml.errors import SchemaError
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface
-from nicplug_xml.planes import PLANES, choose
-from nicplug_xml.stock import backend_of, put_children, put_link, swapped
+from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
+from nicplug_xml.planes import PLANES, Plane, choose, tap
+from nicplug_xml.stock import backend_of, interfaces_of, put_children, put_link, swapped
 
 
 def to_stock(xml: str | bytes, *, plane: str = "auto", parking: str = "network") -> str:
     """Rewrite extended domain XML to what stock libvirt understands.
 
     :param xml: a domain document. Text without ``connection`` on an interface is returned as it is.
-    :param plane: the plane that is to hold the pluggable interfaces, or ``auto``.
+    :param plane: the plane that is to hold the pluggable interfaces; ``auto`` is plane tap for those whose
+        backend it can have, and plane hub for the others.
     :param parking: where plane ``tap`` parks what is not plugged in: ``network``, or ``bridge`` for a
         connection without a network driver.
     :returns: the stock document.
@@ -40,15 +42,21 @@ def to_stock(xml: str | bytes, *, plane: str = "auto", parking: str = "network")
     pluggable = [item for item in interfaces if "connection" in item.attributes]
     if not pluggable:
         return text
-    _Rewriter(document, interfaces, PLANES[choose(plane)].NAME, parking).rewrite(pluggable)
+    if parking not in tap.PARKING:
+        raise SchemaError(f"there is no parking place '{parking}'", hint="use network or bridge")
+    _Rewriter(document, interfaces, plane, parking).rewrite(pluggable)
     return document.edited()
 
 
-def to_extended(xml: str | bytes, *, restore_mac: bool = True) -> str:
+def to_extended(
+    xml: str | bytes, *, restore_generated: bool = True, netdevs: Collection[str] | None = None
+) -> str:
     """Show a stock domain document as the extended one that it stands for.
 
     :param xml: a domain document, from `to_stock` or from libvirt.
-    :param restore_mac: take out MACs that `to_stock` made up, as the identity of the two asks for.
+    :param restore_generated: take out MACs and aliases that `to_stock` made up, as the identity asks for.
+    :param netdevs: ids of the running QEMU's netdevs; None where no QEMU was asked: then what is recorded
+        is believed.
     :returns: the extended document; without our metadata in it, the text as it is.
     :raises SchemaError: the document is malformed or refused.
     """
@@ -61,31 +69,18 @@ def to_extended(xml: str | bytes, *, restore_mac: bool = True) -> str:
     if element is None:
         return text
     entries = {entry.key: entry for entry in metadata.parse(element)}
+    found: list[Entry] = []
     for interface in interfaces_of(document.root):
         entry = entries.get(metadata.key_of(interface))
         if entry is not None:
-            _extend(document, interface, entry, restore_mac)
+            found.append(entry)
+            _extend(document, interface, entry, netdevs)
+            if entry.generated and restore_generated:
+                _take_out_generated(document, interface, entry.generated)
+    for name, plane in PLANES.items():
+        plane.release(document, [entry.key for entry in found if entry.plane == name])
     _remove_metadata(document, element)
     return document.edited()
-
-
-def read_interfaces(xml: str) -> tuple[list[Interface], list[Entry]]:
-    """Read a stock domain document.
-
-    :returns: its interfaces as they are now, and all entries of our metadata.
-    :raises SchemaError: the document is malformed or refused.
-    """
-    root = Document(xml).root
-    entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
-    found = [_interface(element, entries.get(metadata.key_of(element))) for element in interfaces_of(root)]
-    return found, list(entries.values())
-
-
-def interfaces_of(domain: Element) -> Iterator[Element]:
-    """Yield the ``<interface>`` elements of a ``<domain>``."""
-    for devices in domain:
-        if devices.tag == "devices":
-            yield from (child for child in devices if child.tag == "interface")
 
 
 class _Rewriter:
@@ -95,9 +90,7 @@ class _Rewriter:
         self.document = document
         self.interfaces = interfaces
         self.plane = plane
-        if parking not in PLANES[plane].PARKING:
-            raise SchemaError(f"there is no parking place '{parking}'", hint="use network or bridge")
-        self.place = PLANES[plane].PARKING[parking]
+        self.parking = parking
 
     def rewrite(self, pluggable: list[Element]) -> None:
         if self.document.root.tag != "domain":
@@ -113,43 +106,49 @@ class _Rewriter:
                     f"two interfaces are named {entry.key}, one of them pluggable",
                     hint="give each an <alias name='ua-…'/> of its own",
                 )
+        for name, plane in PLANES.items():
+            plane.provision(self.document, [entry.key for entry in entries if entry.plane == name])
         present = metadata.find(self.document.root)
         stock = {key for key, item in zip(keys, self.interfaces, strict=True) if item not in pluggable}
         kept = [entry for entry in metadata.parse(present) if entry.key in stock]
         self._record([*kept, *entries], present)
 
     def _interface(self, element: Element) -> Entry:
-        connection = _connection(
-            element, f"/domain/devices/interface[{self.interfaces.index(element) + 1}]", self.plane
-        )
-        key = metadata.key_of(element)
-        mac = "" if key else self._new_mac(element)
+        number = self.interfaces.index(element) + 1
+        plane = choose(self.plane, element.attributes.get("type"))
+        connection = _connection(element, f"/domain/devices/interface[{number}]", plane)
+        key, generated = metadata.key_of(element), ""
+        new: list[str] = []
+        if plane.NEEDS_ALIAS and not key.startswith(metadata.USER_ALIAS):
+            key, generated = f"{metadata.USER_ALIAS}nicplug{number}", "alias"
+            new.append(f"<alias name='{key}'/>")
+        elif not key:
+            key, generated = self._new_mac(number), "mac"
+            new.append(f"<mac address='{key}'/>")
         self.document.set_attribute(element, "connection", None)
-        link = None
-        intended = None
-        if connection is Connection.DEFERRED:
+        entry = Entry(key, plane.NAME, generated=generated)
+        if connection is Connection.DEFERRED or plane.ALWAYS_HELD:
             link = element.get("link", "state")
-            intended = backend_of(element, PLANES[self.plane].KEPT)
-            self._park(element, link, mac)
-        elif mac:
-            self.document.prepend(element, f"<mac address='{mac}'/>")
-        return Entry(key or mac, self.plane, link, intended, bool(mac))
+            entry = replace(entry, link=link, backend=backend_of(element, plane.KEPT))
+            if plane.ALWAYS_HELD:
+                entry = replace(entry, connection=connection)
+            new += self._hold(plane, element, link)
+        if new:
+            self.document.prepend(element, *new)
+        return entry
 
-    def _park(self, element: Element, link: str | None, mac: str) -> None:
-        for child in swapped(element, PLANES[self.plane].KEPT):
+    def _hold(self, plane: Plane, element: Element, link: str | None) -> list[str]:
+        for child in swapped(element, plane.KEPT):
             self.document.replace(child.start, child.end, f"<?{MARK} {child.name}?>")
-        self.document.set_attribute(element, "type", self.place.type)
-        new = [f"<mac address='{mac}'/>"] if mac else []
-        new += self.place.children
+        new = list(plane.hold(self.document, element, self.parking))
         if link is None:
-            new.append("<link state='down'/>")
-        else:
-            put_link(self.document, element, "down")
-        self.document.prepend(element, *new)
+            return [*new, "<link state='down'/>"]
+        put_link(self.document, element, "down")
+        return new
 
-    def _new_mac(self, element: Element) -> str:
+    def _new_mac(self, number: int) -> str:
         """Make a MAC in QEMU's range out of the document, so that the same document has the same one."""
-        seed = crc32(b"%d %s" % (self.interfaces.index(element), self.document.data)) & 0xFFFFFF
+        seed = crc32(b"%d %s" % (number, self.document.data)) & 0xFFFFFF
         return "52:54:00:" + ":".join(f"{byte:02x}" for byte in seed.to_bytes(3, "big"))
 
     def _record(self, entries: list[Entry], present: Element | None) -> None:
@@ -167,7 +166,7 @@ class _Rewriter:
             document.replace(devices.start, devices.start, f"<metadata>{text}</metadata>{space}")
 
 
-def _connection(element: Element, path: str, plane: str) -> Connection:
+def _connection(element: Element, path: str, plane: Plane) -> Connection:
     value, kind = element.attributes["connection"], element.attributes.get("type")
     try:
         connection = Connection(value)
@@ -185,30 +184,38 @@ def _connection(element: Element, path: str, plane: str) -> Connection:
             f"{path}: connection='attached' without a type says attached to what?",
             hint="name the backend, or say connection='deferred'",
         )
-    kinds = PLANES[plane].KINDS
-    if kind is not None and kind not in kinds:
+    if kind is not None and kind not in plane.KINDS:
         raise SchemaError(
-            f"{path}: plane '{plane}' cannot plug in type='{kind}'",
-            hint=f"it can: {', '.join(sorted(kinds))}",
+            f"{path}: plane '{plane.NAME}' cannot plug in type='{kind}'",
+            hint=f"it can: {', '.join(sorted(plane.KINDS))}",
         )
+    for child in element:
+        if child.name in plane.REFUSED - plane.KEPT:
+            raise SchemaError(
+                f"{path}: plane '{plane.NAME}' cannot carry out <{child.name}>",
+                hint="leave it out, or use plane tap",
+            )
     return connection
 
 
-def _extend(document: Document, interface: Element, entry: Entry, restore_mac: bool) -> None:
+def _extend(document: Document, interface: Element, entry: Entry, netdevs: Collection[str] | None) -> None:
     plane = PLANES.get(entry.plane)
-    parked = plane is not None and plane.is_parked(interface)
-    connection = Connection.DEFERRED if parked else Connection.ATTACHED
-    mac = interface.find("mac")
-    if entry.generated and restore_mac and mac is not None:
-        document.remove(mac)
-    if plane is not None and parked:
+    deferred = plane is not None and plane.is_deferred(interface, entry, netdevs)
+    if plane is not None and (deferred or plane.ALWAYS_HELD):
         intended = entry.backend or Backend(None)
         for child in swapped(interface, plane.KEPT):
             document.remove(child)
         document.set_attribute(interface, "type", intended.type)
         put_link(document, interface, entry.link)
         _put_back(document, interface, intended.children)
+    connection = Connection.DEFERRED if deferred else Connection.ATTACHED
     document.set_attribute(interface, "connection", connection.value)
+
+
+def _take_out_generated(document: Document, interface: Element, name: str) -> None:
+    child = interface.find(name)
+    if child is not None:
+        document.remove(child)
 
 
 def _put_back(document: Document, interface: Element, children: tuple[str, ...]) -> None:
@@ -227,26 +234,3 @@ def _remove_metadata(document: Document, element: Element) -> None:
         document.replace(around.start, around.end + len(space), b"")
     else:
         document.remove(element)
-
-
-def _interface(element: Element, entry: Entry | None) -> Interface:
-    plane = None if entry is None else PLANES.get(entry.plane)
-    connection, backend = Connection.ATTACHED, backend_of(element)
-    link = present_link = element.get("link", "state")
-    if entry is not None and plane is not None:
-        backend = backend_of(element, plane.KEPT)
-        if plane.is_parked(element):
-            connection, backend, link = Connection.DEFERRED, entry.backend, entry.link
-    return Interface(
-        xml=element.text,
-        mac=(element.get("mac", "address") or "").lower(),
-        alias=element.get("alias", "name") or "",
-        key=metadata.key_of(element),
-        target=element.get("target", "dev") or "",
-        model=element.get("model", "type") or "",
-        plane=None if entry is None else entry.plane,
-        connection=connection,
-        backend=backend,
-        link=link,
-        carrier=present_link != "down",
-    )

@@ -77,7 +77,11 @@ def _parse(source: str | bytes | os.PathLike[str]) -> _Element | Problem:
         return Problem(line, 0, "/", "a DOCTYPE is not accepted", "remove it, and write out its entities")
     except etree.XMLSyntaxError as error:
         line, column = error.position
-        hint = "a file is given as a pathlib.Path" if isinstance(source, str) and "<" not in source else ""
+        hint = (
+            "a file is given as a pathlib.Path"
+            if isinstance(source, str) and source and "<" not in source
+            else ""
+        )
         message = f"not well-formed: {error.msg.partition(', line ')[0]}"
         return Problem(max(line, 1), max(column, 0), "/", message, hint)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.model import BACKEND_CHILDREN, Backend
+
+
+def interfaces_of(domain: Element) -> Iterator[Element]:
+    """Yield the ``<interface>`` elements of a ``<domain>``."""
+    for devices in domain:
+        if devices.tag == "devices":
+            yield from (child for child in devices if child.tag == "interface")
 
 
 def backend_of(interface: Element, kept: Collection[str] = ()) -> Backend | None:

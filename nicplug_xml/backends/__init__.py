@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nicplug_xml.backends import bridge, network
+from nicplug_xml.backends import bridge, direct, fd, network, socket, user
+from nicplug_xml.endpoints import Endpoint
+from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.model import Backend
-from nicplug_xml.plan import Step
 
 
 class Kind(Protocol):
     """What a module of this package has."""
 
     @property
-    def TYPE(self) -> str:
-        """The ``type`` of ``<backend>`` and ``<interface>``."""
+    def TYPES(self) -> tuple[str, ...]:
+        """The ``type`` of ``<backend>`` and ``<interface>`` that it is for, mostly one."""
 
     @property
     def HINT(self) -> str:
         """What to look at when plugging into it fails."""
 
-    def describe(self, backend: Backend) -> str:
+    def describe(self, backend: Backend, /) -> str:
         """Return the backend in words: ``bridge br0``."""
 
-    def prepare(self, backend: Backend) -> list[Step]:
-        """Plan what must be there before a running guest's NIC is plugged in."""
-
-    def intended(self, backend: Backend) -> Backend:
+    def intended(self, backend: Backend, /) -> Backend:
         """Return the backend of a running guest as it can be plugged in again."""
 
+    def endpoint(self, backend: Backend, network: str, /) -> Endpoint:
+        """Return what the backend looks like from the host.
 
-BACKENDS: dict[str, Kind] = {bridge.TYPE: bridge, network.TYPE: network}
+        :param network: XML of the libvirt network that the backend names, where there is one.
+        :raises SchemaError: the backend lacks something.
+        :raises UnsupportedError: it cannot be had.
+        """
+
+
+BACKENDS: dict[str, Kind] = {
+    kind: module for module in (bridge, network, direct, user, socket, fd) for kind in module.TYPES
+}
 
 
 def describe(backend: Backend | None) -> str:
@@ -52,6 +60,10 @@ def intended(backend: Backend) -> Backend:
     return BACKENDS[backend.type].intended(backend) if backend.type in BACKENDS else backend
 
 
-def prepare(backend: Backend) -> list[Step]:
-    """Plan what must be there before a running guest's NIC is plugged into `backend`."""
-    return BACKENDS[backend.type].prepare(backend) if backend.type in BACKENDS else []
+def endpoint(backend: Backend, network: str) -> Endpoint:
+    """Return what `backend` looks like from the host; arguments and errors as for `Kind.endpoint`."""
+    if backend.type not in BACKENDS:
+        raise UnsupportedError(
+            f"nothing is known of backends of type '{backend.type}'", hint=f"there are {', '.join(BACKENDS)}"
+        )
+    return BACKENDS[backend.type].endpoint(backend, network)

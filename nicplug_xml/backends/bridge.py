@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from nicplug_xml.backends.common import required
 from nicplug_xml.document import quoted
+from nicplug_xml.endpoints import BridgePort, Endpoint
 from nicplug_xml.model import Backend
-from nicplug_xml.plan import Step
 
-TYPE = "bridge"
+TYPES = ("bridge",)
 HINT = "'ip link show type bridge' on the hypervisor's host lists the bridges"
 
 
 def backend(name: str) -> Backend:
     """Return the backend for the bridge of that name."""
-    return Backend(TYPE, (f"<source bridge={quoted(name)}/>",))
+    return Backend("bridge", (f"<source bridge={quoted(name)}/>",))
 
 
-def prepare(_backend: Backend) -> list[Step]:
-    """Plan nothing: libvirt refuses a bridge that is not there before it touches the NIC."""
-    return []
+def describe(backend: Backend) -> str:
+    """Return the backend in words."""
+    return f"bridge {backend.source.get('bridge', '?')}"
 
 
 def intended(backend: Backend) -> Backend:
@@ -25,6 +26,8 @@ def intended(backend: Backend) -> Backend:
     return backend
 
 
-def describe(backend: Backend) -> str:
-    """Return the backend in words."""
-    return f"bridge {backend.source.get('bridge', '?')}"
+def endpoint(backend: Backend, _network: str) -> Endpoint:
+    """Return a port of the bridge."""
+    port = backend.child("port")
+    isolated = port is not None and port.attributes.get("isolated") == "yes"
+    return BridgePort(required(backend, "bridge"), isolated)

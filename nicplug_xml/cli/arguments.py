@@ -152,6 +152,16 @@ def _attach(command: argparse.ArgumentParser) -> None:
     backend.add_argument("file", metavar="FILE", nargs="?", help="a <backend> document; - is standard input")
     backend.add_argument("--bridge", metavar="BRIDGE", help="a Linux bridge of the host")
     backend.add_argument("--network", metavar="NETWORK", help="a libvirt network")
+    backend.add_argument("--direct", metavar="DEV", help="a macvtap on a device of the host")
+    backend.add_argument("--user", action="store_true", help="QEMU's own user-mode network")
+    backend.add_argument(
+        "--fd", metavar="N", type=int, help="an inherited descriptor of a tap, a macvtap or a socket"
+    )
+    command.add_argument(
+        "--mode",
+        choices=("bridge", "private", "vepa", "passthrough"),
+        help="mode of the macvtap (default: bridge)",
+    )
     command.add_argument(
         "--vlan",
         metavar="TAG",

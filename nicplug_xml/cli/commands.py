@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nicplug_xml import operations
-from nicplug_xml.backends import bridge, network
+from nicplug_xml.backends import bridge, direct, network, user
 from nicplug_xml.cli import output
 from nicplug_xml.document import decode
 from nicplug_xml.errors import NicplugError, SchemaError
@@ -91,6 +91,7 @@ def _attach(options: argparse.Namespace) -> int:
         backend,
         flags=_flags(dom, options),
         announce=not options.no_announce,
+        fds=() if options.fd is None else (options.fd,),
         link=options.link,
     )
     return _carry_out(dom, plan, options)
@@ -152,6 +153,12 @@ def _backend(options: argparse.Namespace) -> Backend | None:
         backend = bridge.backend(options.bridge)
     elif options.network:
         backend = network.backend(options.network)
+    elif options.direct:
+        backend = direct.backend(options.direct, options.mode or "bridge")
+    elif options.user:
+        backend = user.backend()
+    if options.mode and not options.direct:
+        raise SchemaError("--mode says nothing without --direct", hint="add --direct DEV")
     if options.vlan:
         if backend is None:
             raise SchemaError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")

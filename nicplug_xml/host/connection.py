@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.host import netlink, sysfs
 from nicplug_xml.host.errors import translate, translated
-from nicplug_xml.planes import tap
+from nicplug_xml.planes import hub, tap
 
 if TYPE_CHECKING:
     import libvirt
@@ -101,6 +101,22 @@ def ensure_parking(conn: libvirt.virConnect) -> None:
         netlink.add_bridge(tap.PARKING_BRIDGE)
 
 
+def default_plane(conn: libvirt.virConnect) -> str:
+    """Return what ``auto`` means here: plane hub where no tap can be had (``qemu:///session``)."""
+    with translated():
+        return hub.NAME if conn.getURI().partition("?")[0].endswith("/session") else "auto"
+
+
+def network_xml(conn: libvirt.virConnect, name: str) -> str:
+    """Return the XML of an active libvirt network.
+
+    :raises NotFoundError: it is not there, or not active.
+    """
+    require_network(conn, name)
+    with translated():
+        return str(conn.networkLookupByName(name).XMLDesc())
+
+
 def require_network(conn: libvirt.virConnect, name: str) -> None:
     """Check that a libvirt network is there and active.
 
@@ -124,6 +140,7 @@ def require_network(conn: libvirt.virConnect, name: str) -> None:
 def _ensure_network(conn: libvirt.virConnect) -> None:
     import libvirt
 
+    defined = False
     try:
         network = conn.networkLookupByName(tap.PARKING_NETWORK)
     except libvirt.libvirtError as error:
@@ -133,10 +150,14 @@ def _ensure_network(conn: libvirt.virConnect) -> None:
             network = conn.networkDefineXML(tap.NETWORK_XML)
             # Guests with parked NICs are to start after a reboot of the host, too.
             network.setAutostart(1)
+        defined = True
     if network.isActive():
         return
     try:
         network.create()
     except libvirt.libvirtError as error:
-        if not network.isActive():  # somebody else may have started it meanwhile
-            raise translate(error, f"see 'virsh net-start {tap.PARKING_NETWORK}'") from error
+        if network.isActive():  # somebody else has started it meanwhile
+            return
+        if defined:
+            network.undefine()
+        raise translate(error, "taps and bridges take qemu:///system; plane hub does without") from error

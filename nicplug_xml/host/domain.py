@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,13 @@ from nicplug_xml.document import Document
 from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
 from nicplug_xml.host.connection import ensure_parking, require_network
+from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translated
-from nicplug_xml.metadata import Entry
+from nicplug_xml.host.monitor import LibvirtMonitor, netdevs
 from nicplug_xml.model import Connection, Interface, Scope
 from nicplug_xml.plan import Expected
-from nicplug_xml.rewrite import read_interfaces
+from nicplug_xml.planes import hub
+from nicplug_xml.view import View, view
 
 if TYPE_CHECKING:
     import libvirt
@@ -26,10 +27,12 @@ _XML_INACTIVE = 2
 _METADATA_ELEMENT = 2
 
 
-class Domain:
+class Domain(Descriptors):
     """A `nicplug_xml.plan.Host` on a virDomain."""
 
     def __init__(self, dom: libvirt.virDomain) -> None:
+        self._monitor = LibvirtMonitor(dom)
+        super().__init__(self._monitor)
         self.dom = dom
         self.name: str = dom.name()
 
@@ -59,9 +62,14 @@ class Domain:
         with translated():
             return str(self.dom.XMLDesc(_XML_INACTIVE if scope is Scope.CONFIG else 0))
 
-    def read(self, scope: Scope) -> tuple[list[Interface], list[Entry]]:
-        """Return the interfaces as they are now, and all entries of our metadata."""
-        return read_interfaces(self.xml(scope))
+    def read(self, scope: Scope) -> View:
+        """Return what is true in that state now."""
+        xml = self.xml(scope)
+        return view(xml, self.netdevs(xml) if scope is Scope.LIVE else None)
+
+    def netdevs(self, xml: str) -> frozenset[str] | None:
+        """Ask the running QEMU for its netdevs, where the domain's live XML has interfaces of plane hub."""
+        return netdevs(self._monitor) if f"hubport,id={hub.PREFIX}" in xml else None
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:
@@ -77,16 +85,7 @@ class Domain:
             self.dom.setMetadata(_METADATA_ELEMENT, xml, metadata.PREFIX, metadata.URI, _AFFECT[scope])
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
-        import libvirt_qemu
-
-        request = json.dumps({"execute": command, "arguments": arguments})
-        with translated():
-            reply = json.loads(libvirt_qemu.qemuMonitorCommand(self.dom, request, 0))
-        if "error" in reply:
-            raise OperationError(
-                f"QEMU refused {command}: {reply['error']['desc']} ({reply['error']['class']})"
-            )
-        return reply["return"]
+        return self._monitor.command(command, arguments)
 
     def ensure_parking(self) -> None:
         ensure_parking(self.dom.connect())
@@ -116,7 +115,7 @@ class Domain:
     def _restore_bandwidth(self, xml: str) -> None:
         """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
         device = Document(xml).root.get("target", "dev") or ""
-        nic = next(nic for nic in self.read(Scope.LIVE)[0] if nic.target == device)
+        nic = next(nic for nic in self.read(Scope.LIVE).interfaces if nic.target == device)
         bandwidth = Document(nic.xml).root.find("bandwidth")
         limits = {
             f"{way}.{limit}": int((bandwidth.get(way, limit) if bandwidth else None) or 0)
@@ -127,7 +126,7 @@ class Domain:
             self.dom.setInterfaceParameters(device, limits, _AFFECT[Scope.LIVE])
 
     def _interface(self, key: str, scope: Scope) -> Interface | None:
-        return next((nic for nic in self.read(scope)[0] if nic.key == key), None)
+        return next((nic for nic in self.read(scope).interfaces if nic.key == key), None)
 
 
 def _state(nic: Interface) -> str:

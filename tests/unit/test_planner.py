@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nicplug_xml.backends import bridge, network
@@ -18,7 +20,8 @@ from nicplug_xml.plan import (
     UpdateDevice,
 )
 from nicplug_xml.planner import Site
-from nicplug_xml.rewrite import read_interfaces, to_stock
+from nicplug_xml.rewrite import to_stock
+from nicplug_xml.view import view
 
 DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}' type='bridge'>
   <mac address='52:54:00:00:00:01'/>
@@ -31,13 +34,13 @@ DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}
 
 
 def site(connection: str = "deferred", children: str = "", scope: Scope = Scope.LIVE) -> Site:
-    found, entries = read_interfaces(to_stock(DOMAIN.format(connection=connection, children=children)))
-    return Site("vm1", scope, found[0], tuple(found), tuple(entries))
+    now = view(to_stock(DOMAIN.format(connection=connection, children=children)))
+    return Site("vm1", scope, now.interfaces[0], now)
 
 
 def test_attach_the_intended_backend() -> None:
-    plan = site().attach(None, True, None)
-    update, check, record, announce = plan.steps
+    plan = site().attach(None)
+    update, record, check, announce = plan.steps
     assert isinstance(update, UpdateDevice)
     nic = Document(update.xml).root
     assert nic.attributes["type"] == "bridge"
@@ -57,57 +60,57 @@ def test_attach_the_intended_backend() -> None:
 
 
 def test_attach_to_a_network_looks_for_it_first() -> None:
-    plan = site().attach(network.backend("default"), True, None)
+    plan = site().attach(network.backend("default"))
     assert plan.steps[0] == RequireNetwork("default")
-    config = site(scope=Scope.CONFIG).attach(network.backend("default"), True, None)
-    assert [type(step) for step in config.steps] == [UpdateDevice, Check, Record]
+    config = site(scope=Scope.CONFIG).attach(network.backend("default"))
+    assert [type(step) for step in config.steps] == [UpdateDevice, Record, Check]
 
 
 def test_same_backend_again_does_nothing() -> None:
-    assert site("attached").attach(bridge.backend("br0"), True, None).steps == ()
-    assert site("attached").attach(None, True, None).steps == ()
-    assert str(site("attached").attach(None, True, None)).endswith("nothing to do")
+    assert site("attached").attach(bridge.backend("br0")).steps == ()
+    assert site("attached").attach(None).steps == ()
+    assert str(site("attached").attach(None)).endswith("nothing to do")
 
 
 def test_a_move_says_so() -> None:
-    plan = site("attached").attach(bridge.backend("br1"), False, None)
+    plan = site("attached").attach(bridge.backend("br1"), announce=False)
     assert plan.summary == "move vnet0 of vm1 into bridge br1"
     assert not any(isinstance(step, Announce) for step in plan.steps)
 
 
 def test_the_administrators_link_survives() -> None:
     down = "<link state='down'/>"
-    attach = site(children=down).attach(None, True, None)
+    attach = site(children=down).attach(None)
     assert isinstance(attach.steps[0], UpdateDevice)
     assert Document(attach.steps[0].xml).root.get("link", "state") == "down"
     assert not any(isinstance(step, Announce) for step in attach.steps)
     detach = site("attached", down).detach("network")
-    record = detach.steps[-1]
+    record = detach.steps[-2]
     assert isinstance(record, Record)
     assert "link='down'" in (record.xml or "")
 
 
 def test_link_can_be_set_while_plugging_in() -> None:
-    steps = site().attach(None, True, "down").steps
+    steps = site().attach(None, link="down").steps
     assert isinstance(steps[0], UpdateDevice)
     assert Document(steps[0].xml).root.get("link", "state") == "down"
-    assert site("attached").attach(None, True, "down").steps
-    assert not site("attached").attach(None, True, "up").steps
+    assert site("attached").attach(None, link="down").steps
+    assert not site("attached").attach(None, link="up").steps
 
 
 def test_policy_stays_on_a_move_and_place_does_not() -> None:
     policy = "<bandwidth><inbound average='9'/></bandwidth><filterref filter='f'/><vlan><tag id='5'/></vlan>"
     place = "<virtualport type='openvswitch'/>"
-    steps = site("attached", policy).attach(bridge.backend("br1"), True, None).steps
+    steps = site("attached", policy).attach(bridge.backend("br1")).steps
     assert isinstance(steps[0], UpdateDevice)
     for name in ("bandwidth", "filterref", "vlan"):
         assert f"<{name}" in steps[0].xml
-    other_switch = site("attached", policy + place).attach(bridge.backend("br1"), True, None).steps
+    other_switch = site("attached", policy + place).attach(bridge.backend("br1")).steps
     assert isinstance(other_switch[0], UpdateDevice)
     assert "<vlan" not in other_switch[0].xml
     assert "<virtualport" not in other_switch[0].xml
     named = Backend.of("<backend type='bridge'><source bridge='b'/><vlan><tag id='7'/></vlan></backend>")
-    renamed = site("attached", policy).attach(named, True, None).steps
+    renamed = site("attached", policy).attach(named).steps
     assert isinstance(renamed[0], UpdateDevice)
     assert renamed[0].xml.count("<vlan") == 1
     assert "id='7'" in renamed[0].xml
@@ -115,7 +118,7 @@ def test_policy_stays_on_a_move_and_place_does_not() -> None:
 
 @pytest.mark.parametrize("parking", ["network", "bridge"])
 def test_detach_parks_and_remembers(parking: str) -> None:
-    ensure, update, check, record = site("attached", "<filterref filter='f'/>").detach(parking).steps
+    ensure, update, record, check = site("attached", "<filterref filter='f'/>").detach(parking).steps
     assert isinstance(ensure, EnsureParking)
     assert isinstance(update, UpdateDevice)
     nic = Document(update.xml).root
@@ -139,7 +142,7 @@ def test_what_libvirt_adds_to_a_running_guests_source_is_not_remembered() -> Non
 
 def test_set_link() -> None:
     attached = site("attached").set_link("down")
-    assert [type(step) for step in attached.steps] == [UpdateDevice, Check, Record]
+    assert [type(step) for step in attached.steps] == [UpdateDevice, Record, Check]
     deferred = site().set_link("down")
     assert [type(step) for step in deferred.steps] == [Record]
     assert "link='down'" in str(deferred)
@@ -149,23 +152,26 @@ def test_set_link() -> None:
 def test_stale_entries_are_dropped_at_the_next_write() -> None:
     here = site("attached")
     stale = Entry("52:54:00:ff:ff:ff", "tap")
-    record = (
-        Site("vm1", Scope.LIVE, here.nic, here.interfaces, (*here.entries, stale)).set_link("down").steps[-1]
-    )
+    now = replace(here.view, entries=(*here.view.entries, stale))
+    record = Site("vm1", Scope.LIVE, here.nic, now).set_link("down").steps[1]
     assert isinstance(record, Record)
     assert "ff:ff:ff" not in (record.xml or "")
     assert "ff:ff:ff" in (record.undo_xml or "")
 
 
-def stock_site(interface: str, entries: tuple[Entry, ...] = ()) -> Site:
-    nic = read_interfaces(f"<domain><devices>{interface}</devices></domain>")[0][0]
-    return Site("vm1", Scope.LIVE, nic, (nic,), entries)
+def site_of(xml: str) -> Site:
+    now = view(xml)
+    return Site("vm1", Scope.LIVE, now.interfaces[0], now)
+
+
+def stock_site(interface: str) -> Site:
+    return site_of(f"<domain><devices>{interface}</devices></domain>")
 
 
 def test_refusals_say_what_to_do() -> None:
     stock = "<interface type='bridge'><mac address='52:54:00:00:00:09'/><source bridge='b'/></interface>"
     with pytest.raises(UnsupportedError, match="not provisioned as pluggable; add connection='attached'"):
-        stock_site(stock).attach(bridge.backend("b"), True, None)
+        stock_site(stock).attach(bridge.backend("b"))
     with pytest.raises(UnsupportedError, match="is of type 'hostdev'"):
         stock_site("<interface type='hostdev'><mac address='52:54:00:00:00:09'/></interface>").detach(
             "network"
@@ -173,18 +179,16 @@ def test_refusals_say_what_to_do() -> None:
     with pytest.raises(
         UnsupportedError, match="cannot plug vnet0 of vm1 into type='user'; it can: bridge, network"
     ):
-        site().attach(Backend("user"), True, None)
-    with pytest.raises(UnsupportedError, match="<backend> says how the NIC's tap was opened"):
-        site().attach(Backend("bridge", ("<source bridge='b'/>", "<backend tap='/dev/x'/>")), True, None)
+        site().attach(Backend("user"))
+    with pytest.raises(UnsupportedError, match="cannot carry out <backend>"):
+        site().attach(Backend("bridge", ("<source bridge='b'/>", "<backend tap='/dev/x'/>")))
     bare = "<domain><devices><interface connection='deferred'><mac address='52:54:00:00:00:01'/></interface>"
-    nics, entries = read_interfaces(to_stock(f"{bare}</devices></domain>"))
     with pytest.raises(SchemaError, match="no intended backend; name one"):
-        Site("vm1", Scope.LIVE, nics[0], tuple(nics), tuple(entries)).attach(None, True, None)
+        site_of(to_stock(f"{bare}</devices></domain>")).attach(None)
 
 
 def test_a_plane_of_a_newer_version() -> None:
     xml = to_stock(DOMAIN.format(connection="deferred", children="")).replace("plane='tap'", "plane='warp'")
-    nics, entries = read_interfaces(xml)
-    assert nics[0].plane == "warp"
+    assert site_of(xml).nic.plane == "warp"
     with pytest.raises(UnsupportedError, match="plane 'warp', which this version"):
-        Site("vm1", Scope.LIVE, nics[0], tuple(nics), tuple(entries)).detach("network")
+        site_of(xml).detach("network")

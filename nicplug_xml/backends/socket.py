@@ -1,0 +1,39 @@
+"""Backends ``mcast``, ``udp``, ``server`` and ``client``: QEMU's own socket netdevs."""
+
+from __future__ import annotations
+
+from nicplug_xml.backends.common import required
+from nicplug_xml.endpoints import Endpoint, Netdev, StreamTo
+from nicplug_xml.model import Backend
+
+#: Interface types, and the argument of QEMU's ``socket`` netdev that each stands for.
+_ARGUMENTS = {"mcast": "mcast", "udp": "udp", "server": "listen"}
+TYPES = (*_ARGUMENTS, "client")
+HINT = "the other end has to be there first: look with 'ss -a' on the hypervisor's host"
+
+
+def describe(backend: Backend) -> str:
+    """Return the backend in words."""
+    return f"{backend.type} {backend.source.get('address', '')}:{backend.source.get('port', '?')}"
+
+
+def intended(backend: Backend) -> Backend:
+    """Return the backend as it can be plugged in again."""
+    return backend
+
+
+def endpoint(backend: Backend, _network: str) -> Endpoint:
+    """Return the netdev, or whom to connect to.
+
+    :raises SchemaError: the backend does not say where to.
+    """
+    if backend.type == "client":
+        return StreamTo(required(backend, "address"), int(required(backend, "port")))
+    address = f"{backend.source.get('address', '')}:{required(backend, 'port')}"
+    arguments = {"type": "socket", _ARGUMENTS[backend.type or ""]: address}
+    source = backend.child("source")
+    local = source.find("local") if source else None
+    if local is not None:
+        port = f":{local.attributes['port']}" if "port" in local.attributes else ""
+        arguments["localaddr"] = local.attributes.get("address", "") + port
+    return Netdev(arguments)

@@ -1,0 +1,78 @@
+"""The descriptors that one operation opens, by name, on their way to QEMU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from nicplug_xml.errors import OperationError
+from nicplug_xml.host.monitor import Monitor
+
+
+class Descriptors:
+    """Descriptors for a monitor's QEMU; what is still ours at the end is closed.
+
+    A tap, macvtap or passt lives as long as a descriptor of it: closing ours ends it, unless QEMU has one.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._open: dict[str, int] = {}
+
+    def open_tap(self, name: str, bridge: str, mac: str, isolated: bool) -> None:
+        """Make a tap that is a port of a bridge; see `nicplug_xml.host.tap.open_tap`."""
+        from nicplug_xml.host.tap import open_tap
+
+        self._open[name] = open_tap(bridge, mac, isolated)
+
+    def open_macvtap(self, name: str, device: str, mode: str, mac: str) -> None:
+        """Make a macvtap; see `nicplug_xml.host.tap.open_macvtap`."""
+        from nicplug_xml.host.tap import open_macvtap
+
+        self._open[name] = open_macvtap(device, mode, mac)
+
+    def start_passt(self, name: str, options: Sequence[str]) -> None:
+        """Start passt; see `nicplug_xml.host.passt.start_passt`."""
+        from nicplug_xml.host.passt import start_passt
+
+        self._open[name] = start_passt(options)
+
+    def connect(self, name: str, address: str, port: int) -> None:
+        """Connect to a TCP port.
+
+        :raises OperationError: nobody answers there.
+        """
+        import socket
+
+        try:
+            self._open[name] = socket.create_connection((address, port), timeout=5).detach()
+        except OSError as error:
+            raise OperationError(f"no connection to {address}:{port}: {error.strerror or error}") from error
+
+    def use_descriptor(self, name: str, fd: int) -> None:
+        """Keep a copy of a descriptor."""
+        self._open[name] = os.dup(fd)
+
+    def send_descriptor(self, name: str) -> None:
+        """Hand a descriptor to QEMU (``getfd``), and close ours."""
+        self._monitor.command("getfd", {"fdname": name}, self._open[name])
+        self.close_descriptor(name)
+
+    def take_back_descriptor(self, name: str) -> None:
+        """Have QEMU close a descriptor (``closefd``); one that a netdev has taken is no longer there."""
+        try:
+            self._monitor.command("closefd", {"fdname": name})
+        except OperationError as error:
+            if "not found" not in error.what:
+                raise
+
+    def close_descriptor(self, name: str) -> None:
+        """Close a descriptor of ours, if it is open."""
+        descriptor = self._open.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close all that are open."""
+        for name in tuple(self._open):
+            self.close_descriptor(name)

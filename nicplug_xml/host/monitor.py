@@ -1,0 +1,94 @@
+"""QEMU's monitor: through libvirt, or straight to a QMP socket. Whoever uses one cannot tell which."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from nicplug_xml.errors import OperationError
+from nicplug_xml.host.errors import translated
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+class Monitor(Protocol):
+    """A way to a QEMU's monitor."""
+
+    def command(self, command: str, arguments: Mapping[str, object], fd: int | None = None) -> object:
+        """Carry out a command.
+
+        :param command: its name (QEMU QMP Reference Manual).
+        :param arguments: its arguments.
+        :param fd: a descriptor that goes with it; it stays ours.
+        :returns: what it returns.
+        :raises OperationError: QEMU refuses; the message has its own words and the error's class.
+        """
+
+
+class LibvirtMonitor:
+    """The monitor of a libvirt domain (virDomainQemuMonitorCommand, virDomainQemuMonitorCommandWithFiles).
+
+    libvirt marks the domain as tainted (custom-monitor) at the first command.
+    """
+
+    def __init__(self, dom: libvirt.virDomain) -> None:
+        self._dom = dom
+
+    def command(self, command: str, arguments: Mapping[str, object], fd: int | None = None) -> object:
+        """Carry out a command; see `Monitor.command`."""
+        import libvirt_qemu
+
+        request = json.dumps({"execute": command, "arguments": arguments})
+        with translated():
+            if fd is None:
+                reply = libvirt_qemu.qemuMonitorCommand(self._dom, request, 0)
+            else:
+                reply, _ = libvirt_qemu.qemuMonitorCommandWithFiles(self._dom, request, [fd], 0)
+        return _result(command, json.loads(reply))
+
+
+class QmpMonitor:
+    """A QMP socket of a QEMU that somebody started.
+
+    :param path: the UNIX socket's path; QEMU serves one client at a time.
+    :raises OperationError: there is nobody to talk to.
+    """
+
+    def __init__(self, path: str) -> None:
+        from qemu.qmp import QMPError
+        from qemu.qmp.legacy import QEMUMonitorProtocol
+
+        self._protocol = QEMUMonitorProtocol(path)
+        try:
+            self._protocol.connect()
+        except (OSError, QMPError) as error:
+            raise OperationError(
+                f"no QEMU monitor at {path}: {error}",
+                hint="start QEMU with -qmp unix:PATH,server=on,wait=off",
+            ) from error
+
+    def command(self, command: str, arguments: Mapping[str, object], fd: int | None = None) -> object:
+        """Carry out a command; see `Monitor.command`."""
+        if fd is not None:
+            self._protocol.send_fd_scm(fd)
+        return _result(command, self._protocol.cmd_raw(command, dict(arguments)))
+
+    def close(self) -> None:
+        """Hang up; QEMU goes on."""
+        self._protocol.close()
+
+
+def netdevs(monitor: Monitor) -> frozenset[str]:
+    """Return the ids of a QEMU's netdevs and NICs, asked with ``info network``: QMP knows no query for it."""
+    text = monitor.command("human-monitor-command", {"command-line": "info network"})
+    lines = (line.lstrip(" \\") for line in str(text).splitlines())
+    return frozenset(line.partition(":")[0] for line in lines if ": index=" in line)
+
+
+def _result(command: str, reply: Mapping[str, object]) -> object:
+    error = reply.get("error")
+    if isinstance(error, dict):
+        raise OperationError(f"QEMU refuses {command}: {error.get('desc')} ({error.get('class')})")
+    return reply.get("return")

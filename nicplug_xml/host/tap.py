@@ -1,0 +1,173 @@
+"""Taps and macvtaps that live as long as a descriptor of them.
+
+The authority is the kernel's Documentation/networking/tuntap.rst, rtnetlink(7) and drivers/net/macvlan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.host.netlink import index_of, netlink
+
+_TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_MULTI_QUEUE = 0x0100
+_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS = 0x00020000
+_MS_REC_PRIVATE = 0x4000 | 0x40000
+
+T = TypeVar("T")
+
+
+def open_tap(bridge: str, mac: str, isolated: bool) -> int:
+    """Make a tap that is a port of a bridge.
+
+    :param mac: the guest's; the tap gets it with a first byte of its own, as libvirt does, so that the
+        bridge never takes it for its own address.
+    :returns: its descriptor; when the last one is closed, the tap goes.
+    :raises NotFoundError: there is no such bridge.
+    :raises OperationError: the kernel refuses.
+    """
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        request = fcntl.ioctl(
+            descriptor, _TUNSETIFF, struct.pack("16sH22x", b"nptap%d", _IFF_TAP | _IFF_NO_PI)
+        )
+        name = request[:16].rstrip(b"\0").decode()
+        with netlink() as ipr:
+            port = index_of(ipr, bridge, "bridge")
+            tap = ipr.link_lookup(ifname=name)[0]
+            ipr.link("set", index=tap, address="fe" + mac[2:])
+            ipr.link("set", index=tap, master=port)
+            if isolated:
+                ipr.brport("set", index=tap, isolated=1)
+            ipr.link("set", index=tap, state="up")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_macvtap(device: str, mode: str, mac: str) -> int:
+    """Make a macvtap.
+
+    A macvtap outlives its descriptors. So it is put into a network namespace that nothing else holds:
+    when the last descriptor is closed, be it by QEMU's end, the namespace goes, and the macvtap with it.
+
+    :param mode: ``bridge``, ``private``, ``vepa`` or ``passthru``.
+    :param mac: the guest's MAC address, which it takes.
+    :returns: its descriptor.
+    :raises NotFoundError: there is no such device.
+    :raises OperationError: the kernel refuses.
+    """
+    return _in_thread(lambda: _open_macvtap(device, mode, mac))
+
+
+def netdev_type(descriptor: int) -> str:
+    """Tell which QEMU netdev takes a descriptor.
+
+    :returns: ``tap`` or ``socket``.
+    :raises UnsupportedError: none does, or it is one of several queues.
+    """
+    try:
+        request = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(40))
+    except OSError:
+        pass
+    else:
+        if struct.unpack_from("H", request, 16)[0] & _IFF_MULTI_QUEUE:
+            raise UnsupportedError(
+                f"descriptor {descriptor} is a queue of a multiqueue tap, and a hub has one queue",
+                hint="open the tap without IFF_MULTI_QUEUE",
+            )
+        return "tap"
+    try:
+        is_socket = os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except OSError as error:
+        raise NotFoundError(
+            f"there is no open descriptor {descriptor}", hint="open it, and let it be inherited"
+        ) from error
+    if is_socket:
+        return "socket"
+    raise UnsupportedError(
+        f"descriptor {descriptor} is neither tap, macvtap nor socket", hint="open one of those"
+    )
+
+
+def _open_macvtap(device: str, mode: str, mac: str) -> int:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    name = "macvtap"
+    try:
+        _call("unshare", _CLONE_NEWNET | _CLONE_NEWNS)
+        away = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", home, _CLONE_NEWNET)
+            with netlink() as ipr:
+                lower = index_of(ipr, device)
+                ipr.link(
+                    "add",
+                    ifname=name,
+                    kind="macvtap",
+                    link=lower,
+                    macvtap_mode=mode,
+                    address=mac,
+                    net_ns_fd=away,
+                )
+            _call("setns", away, _CLONE_NEWNET)
+            with netlink() as ipr:
+                ipr.link("set", index=index_of(ipr, name), state="up")
+        finally:
+            os.close(away)
+        return _open_node(name)
+    finally:
+        os.close(home)
+
+
+def _open_node(name: str) -> int:
+    """Open a macvtap of this thread's network namespace; its number is in a sysfs of that namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _checked(libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "make the mounts private")
+    _checked(libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None), "mount a new /sys")
+    # Nodes in /dev are named by an index that is unique in one namespace only: make one of our own.
+    _checked(libc.mount(b"tmpfs", b"/mnt", b"tmpfs", 0, None), "mount a place for the node")
+    (entry,) = (entry for entry in os.listdir(f"/sys/class/net/{name}") if entry.startswith("tap"))
+    with open(f"/sys/class/net/{name}/{entry}/dev") as dev:
+        major, minor = map(int, dev.read().split(":"))
+    os.mknod("/mnt/macvtap", 0o020600, os.makedev(major, minor))
+    return os.open("/mnt/macvtap", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    """Do work in a thread of its own, whose namespaces end with it."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # it is raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _call(name: str, *arguments: int) -> None:
+    _checked(getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments), name)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        raise OperationError(f"cannot {what}: {os.strerror(ctypes.get_errno())}", hint="this takes root")

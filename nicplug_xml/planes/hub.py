@@ -1,0 +1,278 @@
+"""Plane ``hub``: the NIC's frontend points at a QEMU hubport; backends join its hub by monitor commands.
+
+In the domain the interface is a placeholder of type ``user``, whose own netdev stays unused:
+``<qemu:commandline>`` adds a hubport, and ``<qemu:override>`` points the NIC at it. A backend is a netdev
+and a second hubport that joins it to the hub. These come and go while the NIC runs, which no QEMU lets the
+NIC's own netdev do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+
+from nicplug_xml.document import Document, Element, quoted
+from nicplug_xml.endpoints import BridgePort, Descriptor, Endpoint, MacvtapOn, Netdev, Passt, StreamTo
+from nicplug_xml.errors import OperationError
+from nicplug_xml.metadata import Entry
+from nicplug_xml.model import Backend, Connection, Interface, Scope
+from nicplug_xml.plan import (
+    Connect,
+    Monitor,
+    OpenMacvtap,
+    OpenTap,
+    SendDescriptor,
+    StartPasst,
+    Step,
+    UpdateDevice,
+    UseDescriptor,
+)
+from nicplug_xml.stock import with_link
+
+NAME = "hub"
+NEEDS_ALIAS = True
+ALWAYS_HELD = True
+
+#: Backend types that can be plugged in.
+KINDS = frozenset(("bridge", "network", "direct", "user", "mcast", "udp", "server", "client", "fd"))
+KEPT: frozenset[str] = frozenset()
+#: libvirt carries these out on a tap of its own making, which it has not got here.
+REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport"))
+
+#: libvirt's namespace for what it passes through to QEMU.
+URI = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+#: What the ids of our netdevs begin with.
+PREFIX = "nicplug-"
+
+_HUBPORT = re.compile(rf"^hubport,id=({PREFIX}[^,]+),hubid=(\d+)$")
+
+
+def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]:
+    """Make a stock ``<interface>`` a placeholder; return the children that it is to get."""
+    document.set_attribute(interface, "type", "user")
+    return ()
+
+
+def provision(document: Document, keys: Sequence[str]) -> None:
+    """Add a hubport to the domain for each interface, and point the interface's frontend at it."""
+    if not keys:
+        return
+    used = {int(number) for number in re.findall(rb"\bhubid=(\d+)", document.data)}
+    free = (number for number in range(len(used) + len(keys)) if number not in used)
+    hubs = dict(zip(keys, free, strict=False))
+
+    def arguments(prefix: str) -> list[str]:
+        values = (f"hubport,id={_hubport(key)},hubid={hub}" for key, hub in hubs.items())
+        return [f"<{prefix}arg value={quoted(value)}/>" for port in values for value in ("-netdev", port)]
+
+    _insert(document, document.root, "commandline", arguments)
+    override = next(iter(_named(document.root, "override")), None)
+    devices = {device.attributes.get("alias"): device for device in override or ()}
+
+    def new_devices(prefix: str) -> list[str]:
+        return [
+            f"<{prefix}device alias={quoted(key)}><{prefix}frontend>{_property(prefix, key)}"
+            f"</{prefix}frontend></{prefix}device>"
+            for key in keys
+            if key not in devices
+        ]
+
+    _insert(document, document.root, "override", new_devices)
+    for key in devices.keys() & set(keys):
+        _insert(document, devices[key], "frontend", partial(_properties, str(key)))
+
+
+def release(document: Document, keys: Collection[str]) -> None:
+    """Take out of the domain what `provision` has put there, and what is left without content by that."""
+    ports = {_hubport(key) for key in keys}
+    ours: list[Element] = []
+    for commandline in _named(document.root, "commandline"):
+        for first, second in zip(commandline.children, commandline.children[1:], strict=False):
+            match = _HUBPORT.match(second.attributes.get("value", ""))
+            if first.attributes.get("value") == "-netdev" and match and match[1] in ports:
+                ours += (first, second)
+    for override in _named(document.root, "override"):
+        ours += (item for item in override.below() if item.attributes.get("value") in ports)
+    for container in (*_named(document.root, "commandline"), *_named(document.root, "override")):
+        _prune(document, container, ours)
+
+
+def is_deferred(_interface: Element, entry: Entry, netdevs: Collection[str] | None) -> bool:
+    """Whether no backend has joined the NIC's hub: as recorded, and in a running domain as QEMU says."""
+    if entry.connection is not Connection.ATTACHED:
+        return True
+    return netdevs is not None and _generation(entry.key, netdevs) is None
+
+
+def attach(
+    nic: Interface,
+    _backend: Backend,
+    endpoint: Endpoint,
+    link: str | None,
+    scope: Scope,
+    domain: Element,
+    netdevs: Collection[str],
+) -> tuple[list[Step], list[Step]]:
+    """Plan to join `nic` to an endpoint; what it was joined to leaves the hub first, and QEMU last."""
+    if scope is Scope.CONFIG:
+        return [], []
+    old = _generation(nic.key, netdevs)
+    new = 0 if old else 1
+    netdev = _netdev(nic.key, new)
+    steps = _OPEN[type(endpoint)](netdev, nic, endpoint)
+    dispose: list[Step] = []
+    hubid = _hubid(domain, nic.key)
+    if old is not None:
+        # Never both at once: the hub would bridge the old network and the new one.
+        port = _port(nic.key, old, hubid)
+        steps.append(Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
+        dispose.append(Monitor("let go of the old backend", "netdev_del", {"id": _netdev(nic.key, old)}))
+    port = _port(nic.key, new, hubid)
+    steps.append(Monitor("join the NIC's hub", "netdev_add", port, ("netdev_del", {"id": port["id"]})))
+    return steps + _carrier(nic, link or "up", scope), dispose
+
+
+def detach(
+    nic: Interface, _parking: str, scope: Scope, domain: Element, netdevs: Collection[str]
+) -> tuple[list[Step], list[Step]]:
+    """Plan to part `nic` from its backend, the carrier first."""
+    if scope is Scope.CONFIG:
+        return [], []
+    carrier = _carrier(nic, "down", scope)
+    old = _generation(nic.key, netdevs)
+    if old is None:
+        return carrier, []
+    port = _port(nic.key, old, _hubid(domain, nic.key))
+    leave = Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
+    dispose = Monitor("let go of the backend", "netdev_del", {"id": _netdev(nic.key, old)})
+    return [*carrier, leave], [dispose]
+
+
+def _carrier(nic: Interface, state: str, scope: Scope) -> list[Step]:
+    if nic.carrier == (state != "down"):
+        return []
+    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, scope)]
+
+
+def _open_tap(netdev: str, nic: Interface, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, BridgePort)
+    return [OpenTap(netdev, endpoint.bridge, nic.mac, endpoint.isolated), *_hand_over(netdev, "tap")]
+
+
+def _open_macvtap(netdev: str, nic: Interface, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, MacvtapOn)
+    return [OpenMacvtap(netdev, endpoint.device, endpoint.mode, nic.mac), *_hand_over(netdev, "tap")]
+
+
+def _connect(netdev: str, _nic: Interface, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, StreamTo)
+    return [Connect(netdev, endpoint.address, endpoint.port), *_hand_over(netdev, "socket")]
+
+
+def _start_passt(netdev: str, _nic: Interface, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, Passt)
+    return [StartPasst(netdev, endpoint.options), *_hand_over(netdev, "socket")]
+
+
+def _use_descriptor(netdev: str, _nic: Interface, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, Descriptor)
+    return [UseDescriptor(netdev, endpoint.fd), *_hand_over(netdev, endpoint.type)]
+
+
+def _add_netdev(netdev: str, _nic: Interface, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, Netdev)
+    return [_netdev_add({**endpoint.arguments, "id": netdev})]
+
+
+#: How each kind of endpoint becomes a QEMU netdev.
+_OPEN: dict[type[Endpoint], Callable[[str, Interface, Endpoint], list[Step]]] = {
+    BridgePort: _open_tap,
+    MacvtapOn: _open_macvtap,
+    Passt: _start_passt,
+    StreamTo: _connect,
+    Descriptor: _use_descriptor,
+    Netdev: _add_netdev,
+}
+
+
+def _hand_over(netdev: str, kind: str) -> list[Step]:
+    return [SendDescriptor(netdev), _netdev_add({"type": kind, "id": netdev, "fd": netdev})]
+
+
+def _netdev_add(arguments: dict[str, object]) -> Step:
+    undo = ("netdev_del", {"id": arguments["id"]})
+    return Monitor("make the netdev", "netdev_add", arguments, undo)
+
+
+def _hubport(key: str) -> str:
+    return PREFIX + key
+
+
+def _netdev(key: str, generation: int) -> str:
+    return f"{_hubport(key)}.{generation}"
+
+
+def _port(key: str, generation: int, hubid: int) -> dict[str, object]:
+    netdev = _netdev(key, generation)
+    return {"type": "hubport", "id": f"{netdev}.port", "hubid": hubid, "netdev": netdev}
+
+
+def _generation(key: str, netdevs: Collection[str]) -> int | None:
+    """Return which of the two names that a NIC's backend can have is in its hub now."""
+    return next((number for number in (0, 1) if f"{_netdev(key, number)}.port" in netdevs), None)
+
+
+def _hubid(domain: Element, key: str) -> int:
+    for commandline in _named(domain, "commandline"):
+        for argument in commandline:
+            match = _HUBPORT.match(argument.attributes.get("value", ""))
+            if match and match[1] == _hubport(key):
+                return int(match[2])
+    raise OperationError(
+        f"the domain has no hubport for {key}: its <qemu:commandline> was changed",
+        hint="define the domain anew with nicplug, and restart it",
+    )
+
+
+def _property(prefix: str, key: str) -> str:
+    return f"<{prefix}property name='netdev' type='string' value={quoted(_hubport(key))}/>"
+
+
+def _properties(key: str, prefix: str) -> list[str]:
+    return [_property(prefix, key)]
+
+
+def _named(parent: Element, name: str) -> Iterator[Element]:
+    return (child for child in parent if child.tag == f"{URI} {name}")
+
+
+def _insert(document: Document, parent: Element, name: str, children: Callable[[str], Sequence[str]]) -> None:
+    """Put children first in an element of QEMU's namespace, or last in `parent` in one that is made."""
+    element = next(_named(parent, name), None)
+    if element is not None:
+        document.prepend(element, *children(document.prefix(element)))
+        return
+    texts = children("qemu:")
+    if texts:
+        made = f"<qemu:{name} xmlns:qemu='{URI}'>{''.join(texts)}</qemu:{name}>"
+        if parent.children:
+            document.insert_after(parent.children[-1], made)
+        else:
+            document.prepend(parent, made)
+
+
+def _prune(document: Document, element: Element, ours: list[Element]) -> None:
+    """Take out what is `ours`, along with every element that holds nothing else."""
+    if _is_ours(element, ours):
+        document.remove(element)
+        return
+    for child in element:
+        _prune(document, child, ours)
+
+
+def _is_ours(element: Element, ours: list[Element]) -> bool:
+    if any(element is item for item in ours):
+        return True
+    return bool(element.children) and all(_is_ours(child, ours) for child in element)

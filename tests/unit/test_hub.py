@@ -1,0 +1,136 @@
+"""Plane hub: its domain XML, and its plans."""
+
+from __future__ import annotations
+
+import pytest
+from lxml import etree
+
+from nicplug_xml import to_extended, to_stock
+from nicplug_xml.backends import BACKENDS, bridge, user
+from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.model import Backend, Connection, Scope
+from nicplug_xml.planes import hub
+from nicplug_xml.planner import Site
+from nicplug_xml.view import view
+from tests.unit.test_rewrite import canonical
+
+QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+NS = "xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'"
+NIC = "<interface connection='{}' type='user'><mac address='52:54:00:00:00:0{}'/>{}</interface>"
+
+USERS_OWN = [
+    "",
+    f"<q:commandline {NS}><q:arg value='-netdev'/><q:arg value='hubport,id=mine,hubid=0'/></q:commandline>",
+    f"<q:override {NS}><q:device alias='ua-x'><q:frontend><q:property name='a' type='string' value='b'/>"
+    "</q:frontend></q:device></q:override>",
+    f"<q:override {NS}>\n  <q:device alias='ua-one'>\n <q:frontend>"
+    "<q:property name='a' type='string' value='b'/></q:frontend></q:device></q:override>",
+    f"<q:override {NS}><q:device alias='ua-one'><q:backend/></q:device></q:override>",
+    f"<commandline xmlns='{QEMU[1:-1]}'><arg value='-S'/><!-- mine --></commandline>",
+]
+
+
+def domain(*interfaces: str, rest: str = "") -> str:
+    return f"<domain><name>vm1</name>\n  <devices>{''.join(interfaces)}</devices>\n  {rest}\n</domain>"
+
+
+@pytest.mark.parametrize("rest", USERS_OWN)
+def test_round_trip_with_the_users_own_qemu_xml(rest: str) -> None:
+    nics = (NIC.format("deferred", 1, "<alias name='ua-one'/>"), NIC.format("attached", 2, ""))
+    xml = domain(*nics, rest=rest)
+    stock = to_stock(xml, plane="hub")
+    assert canonical(to_extended(stock)) == canonical(xml)
+    root = etree.fromstring(stock)
+    arguments = [arg.get("value") for arg in root.iter(f"{QEMU}arg")]
+    ports = [value for value in arguments if value.startswith("hubport,")]
+    hubids = [value.rpartition("=")[2] for value in ports]
+    assert len(set(hubids)) == len(hubids) == 2 + ("mine" in rest and "hubid=0" in rest)
+    for alias in ("ua-one", "ua-nicplug2"):
+        (value,) = root.xpath(
+            "//q:device[@alias=$alias]/q:frontend/q:property[@name='netdev']/@value",
+            alias=alias, namespaces={"q": QEMU[1:-1]},
+        )  # fmt: skip
+        assert any(value in port.split("id=")[1].split(",")[0] for port in ports)
+    for nic in root.iterfind("devices/interface"):
+        assert nic.get("type") == "user"
+        assert nic.find("link").get("state") == "down"
+
+
+def test_auto_takes_the_plane_that_can_have_the_backend() -> None:
+    xml = domain(NIC.format("deferred", 1, ""), NIC.format("deferred", 2, "").replace("'user'", "'bridge'"))
+    assert [nic.plane for nic in view(to_stock(xml)).interfaces] == ["hub", "tap"]
+
+
+def test_what_the_hub_cannot_carry_out_is_refused() -> None:
+    with pytest.raises(SchemaError, match="plane 'hub' cannot carry out <bandwidth>"):
+        to_stock(domain(NIC.format("deferred", 1, "<bandwidth/>")), plane="hub")
+    limited = Backend("bridge", ("<source bridge='b'/>", "<bandwidth/>"))
+    with pytest.raises(UnsupportedError, match="cannot carry out <bandwidth>"):
+        site().attach(limited)
+
+
+def test_qemu_is_believed_before_the_record() -> None:
+    stock = to_stock(domain(NIC.format("attached", 1, "<alias name='ua-a'/>")), plane="hub")
+    port = "nicplug-ua-a.0.port"
+    for netdevs, connection in (
+        (None, Connection.ATTACHED),
+        ({port}, Connection.ATTACHED),
+        ({"nicplug-ua-a"}, Connection.DEFERRED),
+    ):
+        assert view(stock, netdevs).interfaces[0].connection is connection
+        assert f"connection='{connection.value}'" in to_extended(stock, netdevs=netdevs)
+    assert view(stock, set()).interfaces[0].backend == Backend("user")
+
+
+def site(connection: str = "deferred", netdevs: tuple[str, ...] = (), scope: Scope = Scope.LIVE) -> Site:
+    stock = to_stock(domain(NIC.format(connection, 1, "<alias name='ua-a'/>")), plane="hub")
+    now = view(stock, set(netdevs) if scope is Scope.LIVE else None)
+    return Site("vm1", scope, now.interfaces[0], now)
+
+
+def calls(steps: tuple[object, ...]) -> list[str]:
+    return [step.describe().split(" {", 1)[-1][:60] for step in steps]  # type: ignore[attr-defined]
+
+
+def test_plug() -> None:
+    lines = str(site().attach(user.backend())).splitlines()[1:]
+    assert [line.split()[1] for line in lines] == [
+        "monitor", "monitor", "libvirt", "libvirt", "check", "monitor"
+    ]  # fmt: skip
+    assert '"type": "user", "id": "nicplug-ua-a.1"' in lines[0]
+    assert (
+        '"type": "hubport", "id": "nicplug-ua-a.1.port", "hubid": 0, "netdev": "nicplug-ua-a.1"' in lines[1]
+    )
+
+
+def test_a_move_never_has_both_in_the_hub_and_lets_go_last() -> None:
+    steps = site("attached", ("nicplug-ua-a.1.port",)).attach(bridge.backend("br0"), announce=False).steps
+    text = [step.describe() for step in steps]
+    out = next(
+        n for n, line in enumerate(text) if '"netdev_del", "arguments": {"id": "nicplug-ua-a.1.port"' in line
+    )
+    into = next(n for n, line in enumerate(text) if '"id": "nicplug-ua-a.0.port"' in line)
+    made = next(n for n, line in enumerate(text) if '"type": "tap"' in line)
+    assert made < out < into
+    assert text[-1].endswith('"netdev_del", "arguments": {"id": "nicplug-ua-a.1"}}')
+
+
+def test_unplug_takes_the_carrier_first() -> None:
+    steps = site("attached", ("nicplug-ua-a.0.port",)).detach("network").steps
+    kinds = [step.describe().split()[0] for step in steps]
+    assert kinds == ["monitor", "libvirt", "check", "monitor"]  # its link is down in the stock XML already
+    assert not site().detach("network").steps
+
+
+def test_the_persistent_definition_is_only_recorded() -> None:
+    for plan in (
+        site(scope=Scope.CONFIG).attach(bridge.backend("br0")),
+        site("attached", scope=Scope.CONFIG).detach("network"),
+        site("attached", scope=Scope.CONFIG).set_link("down"),
+    ):
+        assert [step.describe().split()[0] for step in plan.steps][:1] == ["libvirt"]
+        assert "virDomainSetMetadata(config)" in plan.steps[0].describe()
+
+
+def test_every_type_of_the_plane_has_a_backend() -> None:
+    assert set(BACKENDS) == hub.KINDS
