@@ -14,7 +14,7 @@ from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.host.connection import default_plane, ensure_parking, network_xml, parking_kind
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.errors import translated
-from nicplug_xml.model import Backend, Interface, InterfaceStatus, Scope
+from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out
 from nicplug_xml.planes import tap
 from nicplug_xml.planner import Site
@@ -44,9 +44,20 @@ def define(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
 def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
     """Start a transient domain from extended XML; arguments and errors as for `define`.
 
+    Attached interfaces that only the monitor can plug in are plugged in once the domain runs.
+
     :returns: the running domain.
     """
-    return _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
+    dom = _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
+    try:
+        for entry in Domain(dom).read(Scope.LIVE).entries:
+            if entry.connection is Connection.ATTACHED:
+                attach_backend(dom, entry.key)
+    except BaseException:
+        with translated():
+            dom.destroy()
+        raise
+    return dom
 
 
 def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
@@ -190,7 +201,9 @@ def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None
     domain = Domain(dom)
     with closing(domain):
         carry_out(plan, domain, observer)
-    nic = next(nic for nic in domain.read(plan.scope).interfaces if nic.key == plan.key)
+    nic = domain.checked.get(plan.scope) or next(
+        nic for nic in domain.read(plan.scope).interfaces if nic.key == plan.key
+    )
     return replace(_status(domain, nic, plan.scope), changed=bool(plan.steps))
 
 

@@ -39,6 +39,7 @@ class Site:
         link: str | None = None,
         network: str = "",
         descriptor: Descriptor | None = None,
+        whole: bool = False,
     ) -> Plan:
         """Plan to plug it in, or to move it when it is plugged in.
 
@@ -47,16 +48,18 @@ class Site:
         :param link: the administrator's link to set with it; None leaves it.
         :param network: XML of the libvirt network that the backend names, where `needs_network` says so.
         :param descriptor: what to plug in for a backend of type ``fd``.
+        :param whole: whether `given` is all there is to be; else rules for the guest that it does not name stay.
         :raises UnsupportedError: the interface, or its plane, cannot do that.
         :raises SchemaError: no backend is known.
         """
-        nic, plane, view = self.nic, self._plane(), self.view
-        backend = self._wanted(plane, given)
+        nic, plane, view = self.nic, self.plane(), self.view
+        backend = self._wanted(plane, given, whole)
         link = link or nic.link
         attached = nic.connection is Connection.ATTACHED
-        summary = f"{'move' if attached else 'plug'} {self._name} into {backends.describe(backend)}"
+        summary = f"{'move' if attached else 'plug'} {self.name} into {backends.describe(backend)}"
         steps: list[Step] = []
-        if descriptor or not (attached and self._is_so(backend, link)):
+        same = self.has(backend) if whole else nic.backend is not None and backend.is_within(nic.backend)
+        if descriptor or not (attached and same and same_link(link, nic.link)):
             carrier = link != "down"
             endpoint = descriptor or backends.endpoint(backend, network)
             join, dispose = plane.attach(nic, backend, endpoint, link, self.scope, view.root, view.netdevs)
@@ -77,7 +80,7 @@ class Site:
         :raises UnsupportedError: the interface, or its plane, cannot do that.
         :raises SchemaError: no backend is known.
         """
-        plane = self._plane()
+        plane = self.plane()
         backend = self._wanted(plane, given)
         if backend.type != "network" or not plane.ALWAYS_HELD or self.scope is Scope.CONFIG:
             return ""
@@ -89,20 +92,33 @@ class Site:
         :param parking: which parking place the connection has, ``network`` or ``bridge``.
         :raises UnsupportedError: the interface cannot be unplugged.
         """
-        nic, plane, view = self.nic, self._plane(), self.view
+        present = self.nic.backend
+        return self.defer(parking, backends.intended(present) if present else None, self.nic.link)
+
+    def defer(self, parking: str, intended: Backend | None, link: str | None) -> Plan:
+        """Plan to have it unplugged, and to remember what it is to be plugged into next.
+
+        :param parking: as for `detach`.
+        :param intended: the intended backend; None for none.
+        :param link: the administrator's link; None where nothing is said.
+        :raises UnsupportedError: the interface cannot be unplugged.
+        """
+        nic, plane, view = self.nic, self.plane(), self.view
         steps: list[Step] = []
         # Somebody may have set the link of an unplugged NIC up by hand.
         loose = self.scope is Scope.LIVE and nic.carrier
-        if nic.connection is Connection.ATTACHED or loose:
-            part, dispose = plane.detach(nic, parking, self.scope, view.root, view.netdevs)
-            intended = backends.intended(nic.backend) if nic.backend else None
+        plugged = nic.connection is Connection.ATTACHED or loose
+        if plugged or not (self.has(intended) and same_link(link, nic.link)):
+            part, dispose = ([], []) if not plugged else plane.detach(
+                nic, parking, self.scope, view.root, view.netdevs
+            )
             steps = [
                 *part,
-                self._record(Connection.DEFERRED, nic.link, intended),
+                self._record(Connection.DEFERRED, link, intended),
                 self._check(Connection.DEFERRED, None, carrier=False),
                 *dispose,
             ]
-        return self._plan(f"unplug {self._name}", steps)
+        return self._plan(f"unplug {self.name}", steps)
 
     def set_link(self, state: str) -> Plan:
         """Plan to set the administrator's link.
@@ -112,7 +128,7 @@ class Site:
         nic = self.nic
         attached = nic.connection is Connection.ATTACHED
         steps: list[Step] = []
-        if not _same_link(state, nic.link):
+        if not same_link(state, nic.link):
             # What is always held has its link in the stock definition down: it starts unplugged.
             held = nic.plane in PLANES and PLANES[nic.plane].ALWAYS_HELD
             if attached and not (held and self.scope is Scope.CONFIG):
@@ -122,56 +138,82 @@ class Site:
                 steps.append(self._record(nic.connection, state, nic.backend))
             if attached:
                 steps.append(self._check(Connection.ATTACHED, nic.backend, state == "up"))
-        return self._plan(f"set the link of {self._name} {state}", steps)
+        return self._plan(f"set the link of {self.name} {state}", steps)
 
     def _plan(self, summary: str, steps: list[Step], place: str = "", hint: str = "") -> Plan:
         return Plan(summary, self.nic.key, self.scope, tuple(steps), place, hint)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What to call the interface: with its domain, and with its state unless that is the running one."""
         config = "" if self.scope is Scope.LIVE else " (persistent definition)"
         return f"{self.nic.name} of {self.domain}{config}"
 
-    def _plane(self) -> Plane:
+    def plane(self) -> Plane:
+        """Return the plane that holds the interface.
+
+        :raises UnsupportedError: the interface is not pluggable, or its plane is not known.
+        """
         kind = Document(self.nic.xml).root.attributes.get("type")
         if kind in NEVER_PLUGGABLE:
             raise UnsupportedError(
-                f"{self._name} is of type '{kind}': there the guest's device is the"
+                f"{self.name} is of type '{kind}': there the guest's device is the"
                 " backend itself, and nothing can be plugged"
             )
         if self.nic.plane is None:
             raise UnsupportedError(
-                f"{self._name} was not provisioned as pluggable",
+                f"{self.name} was not provisioned as pluggable",
                 hint="add connection='attached' to its <interface>, define that, and start the domain anew",
             )
         if self.nic.plane not in PLANES:
             raise UnsupportedError(
-                f"{self._name} is held by plane '{self.nic.plane}', which this version of"
+                f"{self.name} is held by plane '{self.nic.plane}', which this version of"
                 " nicplug does not know",
                 hint="use a newer nicplug",
             )
         return PLANES[self.nic.plane]
 
-    def _wanted(self, plane: Plane, given: Backend | None) -> Backend:
+    def has(self, backend: Backend | None) -> bool:
+        """Whether that is its backend, attached or intended, and nothing of it is missing in `backend`.
+
+        What libvirt adds to the source and the virtual port of a running guest need not be named.
+        """
+        present = self.nic.backend
+        if backend is None or present is None:
+            return backend is present
+        named = [
+            child for child in backends.intended(present).children if Document(child).root.name != "virtualport"
+        ]
+        return backend.is_within(present) and replace(present, children=tuple(named)).is_within(backend)
+
+    def check_backend(self, backend: Backend) -> None:
+        """Check that its plane can be given that backend.
+
+        :raises UnsupportedError: it cannot, or the interface is not pluggable.
+        """
+        plane = self.plane()
+        if backend.type is not None and backend.type not in plane.KINDS:
+            raise UnsupportedError(
+                f"plane '{plane.NAME}' cannot plug {self.name} into type='{backend.type}'",
+                hint=f"it can: {', '.join(sorted(plane.KINDS))}",
+            )
+        for name in sorted(plane.REFUSED):
+            if backend.child(name) is not None:
+                raise UnsupportedError(
+                    f"plane '{plane.NAME}' of {self.name} cannot carry out <{name}> of a backend",
+                    hint="leave it out",
+                )
+
+    def _wanted(self, plane: Plane, given: Backend | None, whole: bool = False) -> Backend:
         present = self.nic.backend
         wanted = given or present
         if wanted is None or wanted.type is None:
             raise SchemaError(
-                f"{self._name} has no intended backend",
+                f"{self.name} has no intended backend",
                 hint="name one: --bridge, --network, or a <backend> document",
             )
-        if wanted.type not in plane.KINDS:
-            raise UnsupportedError(
-                f"plane '{plane.NAME}' cannot plug {self._name} into type='{wanted.type}'",
-                hint=f"it can: {', '.join(sorted(plane.KINDS))}",
-            )
-        wanted = wanted.with_policy_of(present) if given and present else wanted
-        for name in sorted(plane.REFUSED):
-            if wanted.child(name) is not None:
-                raise UnsupportedError(
-                    f"plane '{plane.NAME}' of {self._name} cannot carry out <{name}> of a backend",
-                    hint="leave it out",
-                )
+        wanted = wanted.with_policy_of(present) if given and present and not whole else wanted
+        self.check_backend(wanted)
         return wanted
 
     def _check(self, connection: Connection, backend: Backend | None, carrier: bool) -> Check:
@@ -190,10 +232,6 @@ class Site:
             metadata.format_entries(new, alone=True), metadata.format_entries(old, alone=True), self.scope
         )
 
-    def _is_so(self, backend: Backend, link: str | None) -> bool:
-        present = self.nic.backend
-        return present is not None and backend.is_within(present) and _same_link(link, self.nic.link)
-
 
 def _recorded(entry: Entry, connection: Connection, link: str | None, backend: Backend | None) -> Entry:
     plane = PLANES.get(entry.plane)
@@ -204,6 +242,6 @@ def _recorded(entry: Entry, connection: Connection, link: str | None, backend: B
     return replace(entry, link=link, backend=backend)
 
 
-def _same_link(one: str | None, other: str | None) -> bool:
+def same_link(one: str | None, other: str | None) -> bool:
     """Whether both say the same: no ``<link>`` says up."""
     return (one == "down") == (other == "down")

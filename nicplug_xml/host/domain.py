@@ -35,6 +35,8 @@ class Domain(Descriptors):
         super().__init__(self._monitor)
         self.dom = dom
         self.name: str = dom.name()
+        #: What the last check of each state saw, so that nobody has to look again.
+        self.checked: dict[Scope, Interface] = {}
 
     def scopes(self, flags: int) -> list[Scope]:
         """Resolve VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG} as virsh does.
@@ -97,6 +99,7 @@ class Domain(Descriptors):
         nic = self._interface(expected.key, expected.scope)
         if nic is None:
             raise OperationError("the NIC is no longer in the domain's XML")
+        self.checked[expected.scope] = nic
         wanted = expected.backend
         plugged = wanted is None or (nic.backend is not None and wanted.is_within(nic.backend))
         if nic.connection is not expected.connection or not plugged:

@@ -37,7 +37,12 @@ def open_tap(bridge: str, mac: str, isolated: bool) -> int:
     :raises NotFoundError: there is no such bridge.
     :raises OperationError: the kernel refuses.
     """
-    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise OperationError(
+            f"no tap can be made: /dev/net/tun: {error.strerror}", hint="this takes root"
+        ) from error
     try:
         request = fcntl.ioctl(
             descriptor, _TUNSETIFF, struct.pack("16sH22x", b"nptap%d", _IFF_TAP | _IFF_NO_PI)
