@@ -7,7 +7,7 @@ Documents with a DOCTYPE are refused, so no entity of theirs is ever expanded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 from xml.parsers import expat
 
@@ -32,14 +32,15 @@ class Element:
     :ivar children: the elements directly below it, in document order.
     """
 
-    __slots__ = ("_document", "attributes", "children", "close", "end", "start", "tag")
+    # Elements know the text and not the document: without cycles they go with it, and cost no collection.
+    __slots__ = ("_data", "attributes", "children", "close", "end", "start", "tag")
 
-    def __init__(self, document: Document, tag: str, attributes: dict[str, str], start: int) -> None:
-        self._document = document
+    def __init__(self, data: bytes, tag: str, attributes: dict[str, str], start: int) -> None:
+        self._data = data
         self.tag = tag
         self.attributes = attributes
         self.start = self.close = self.end = start
-        self.children: list[Element] = []
+        self.children: Sequence[Element] = ()
 
     def __iter__(self) -> Iterator[Element]:
         return iter(self.children)
@@ -55,17 +56,25 @@ class Element:
     @property
     def open_end(self) -> int:
         """Offset of the first byte behind the start tag."""
-        return self._document.start_tag(self).end()
+        return self.start_tag.end()
+
+    @property
+    def start_tag(self) -> re.Match[bytes]:
+        """The start tag, matched; group 1 is its attributes."""
+        match = _START_TAG.match(self._data, self.start)
+        if match is None:
+            raise AssertionError("expat has accepted this start tag")
+        return match
 
     @property
     def text(self) -> str:
         """The element as it is written, from its first ``<`` to its last ``>``."""
-        return self._document.data[self.start : self.end].decode()
+        return self._data[self.start : self.end].decode()
 
     @property
     def content(self) -> str:
         """What is written between the start tag and the end tag."""
-        return self._document.data[self.open_end : self.close].decode()
+        return self._data[self.open_end : self.close].decode()
 
     def find(self, name: str) -> Element | None:
         """Return the first child of that name, whatever its namespace, or None."""
@@ -96,39 +105,49 @@ class Document:
         self.data = text.encode("utf-8", "surrogatepass")
         self.marks: list[tuple[str, int, int]] = []
         self._edits: list[tuple[int, int, bytes]] = []
-        top = Element(self, "", {}, 0)
-        opened = [top]
+        self.root = self._parse()
+
+    def _parse(self) -> Element:
+        data = self.data
         parser = expat.ParserCreate("utf-8", " ")
+        first: list[Element] = []
+        opened: list[Element] = []
 
         def started(tag: str, attributes: dict[str, str]) -> None:
-            element = Element(self, tag, attributes, parser.CurrentByteIndex)
-            opened[-1].children.append(element)
+            element = Element(data, tag, attributes, parser.CurrentByteIndex)
+            if opened:
+                parent = opened[-1]
+                if parent.children:
+                    parent.children.append(element)  # type: ignore[attr-defined]
+                else:
+                    parent.children = [element]
+            else:
+                first.append(element)
             opened.append(element)
 
         def ended(_tag: str) -> None:
             element = opened.pop()
             element.close = element.end = at = parser.CurrentByteIndex
             # Behind an empty-element tag expat stands at its end, otherwise at the start of the end tag.
-            if not (self.data[at - 2 : at] == b"/>" and element.open_end == at):
-                element.end = self.data.index(b">", at) + 1
+            if data[at : at + 2] != b"</":
+                return
+            if data[at - 2 : at] != b"/>" or element.children or element.open_end != at:
+                element.end = data.index(b">", at) + 1
 
         def marked(target: str, text: str) -> None:
             if target == MARK:
                 at = parser.CurrentByteIndex
-                self.marks.append((text, at, self.data.index(b"?>", at) + 2))
+                self.marks.append((text, at, data.index(b"?>", at) + 2))
 
-        parser.ProcessingInstructionHandler = marked
         parser.StartElementHandler = started
         parser.EndElementHandler = ended
-        _parse(parser, self.data)
-        self.root = top.children[0]
-
-    def start_tag(self, element: Element) -> re.Match[bytes]:
-        """Match the start tag of `element`; group 1 is its attributes."""
-        match = _START_TAG.match(self.data, element.start)
-        if match is None:
-            raise AssertionError("expat has accepted this start tag")
-        return match
+        parser.ProcessingInstructionHandler = marked
+        try:
+            _parse(parser, data)
+        finally:  # the handlers know the parser, and it them
+            parser.StartElementHandler = parser.EndElementHandler = None
+            parser.ProcessingInstructionHandler = None
+        return first[0]
 
     def prefix(self, element: Element) -> str:
         """Return the prefix that the element's name is written with, colon included, or an empty string."""
@@ -173,7 +192,7 @@ class Document:
 
     def set_attribute(self, element: Element, name: str, value: str | None) -> None:
         """Set an attribute that is in no namespace; None takes it out, with the white space before it."""
-        attributes = self.start_tag(element)
+        attributes = element.start_tag
         for match in _ATTRIBUTE.finditer(self.data, *attributes.span(1)):
             if match[2] == name.encode():
                 if value is None:

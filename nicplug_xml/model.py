@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from nicplug_xml.document import Document, Element, quoted
 from nicplug_xml.errors import SchemaError
@@ -85,6 +86,11 @@ class Backend:
         return cls(root.attributes["type"], tuple(child.text for child in root))
 
     @property
+    def element(self) -> Element:
+        """The parsed ``<backend>`` document."""
+        return _parsed(self.to_xml())
+
+    @property
     def source(self) -> Mapping[str, str]:
         """The attributes of ``<source>``; empty without one."""
         child = self.child("source")
@@ -92,7 +98,7 @@ class Backend:
 
     def child(self, name: str) -> Element | None:
         """Return the parsed child element of that name, or None."""
-        return Document(self.to_xml()).root.find(name)
+        return self.element.find(name)
 
     def with_policy_of(self, other: Backend) -> Backend:
         """Return this backend with those of `other`'s bandwidth, filter, port and VLAN that it does not name.
@@ -100,25 +106,23 @@ class Backend:
         They are rules for the guest rather than a place to be plugged into, so a move keeps them. A VLAN
         belongs to the kind of switch as well: it stays only where the virtualport type does.
         """
-        named = {child.name for child in Document(self.to_xml()).root}
+        named = {child.name for child in self.element}
         kept = {"bandwidth", "filterref", "port"}
         if _virtualport(self) == _virtualport(other):
             kept.add("vlan")
-        rest = [child.text for child in Document(other.to_xml()).root if child.name in kept - named]
+        rest = [child.text for child in other.element if child.name in kept - named]
         return replace(self, children=(*self.children, *rest))
 
     def with_vlan(self, tags: Sequence[int]) -> Backend:
         """Return this backend with those VLAN tags instead of its own; more than one make a trunk."""
         trunk = " trunk='yes'" if len(tags) > 1 else ""
         vlan = f"<vlan{trunk}>{''.join(f'<tag id={quoted(str(tag))}/>' for tag in tags)}</vlan>"
-        rest = (child.text for child in Document(self.to_xml()).root if child.name != "vlan")
+        rest = (child.text for child in self.element if child.name != "vlan")
         return replace(self, children=(*rest, vlan))
 
     def is_within(self, present: Backend) -> bool:
         """Whether everything that this backend names is so in `present`, which libvirt may have added to."""
-        return self.type == present.type and _within(
-            Document(self.to_xml()).root, Document(present.to_xml()).root
-        )
+        return self.type == present.type and _within(self.element, present.element)
 
     def to_xml(self) -> str:
         """Return the ``<backend>`` document."""
@@ -214,6 +218,11 @@ class Problem:
         place = f"{self.line}:{self.column}" if self.column else f"{self.line}"
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}: {self.path}: {self.message}{hint}"
+
+
+@lru_cache(maxsize=64)
+def _parsed(xml: str) -> Element:
+    return Document(xml).root
 
 
 def _virtualport(backend: Backend) -> str | None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def _root() -> Path:
     (root / "etc").mkdir()
     (root / "etc" / "qemu.conf").write_text(QEMU_CONF)
     share_capabilities(root / "cache" / "qemu")
-    _adopt_guests(root / "run" / "qemu")
+    _adopt_guests(root)
     return root
 
 
@@ -98,28 +99,29 @@ def _open(root: Path) -> libvirt.virConnect:
     except libvirt.libvirtError as error:
         raise UnsupportedError(
             f"libvirt's embedded QEMU driver does not open: {error}",
-            hint="install the Debian package libvirt-daemon-driver-qemu",
+            hint="install the Debian packages libvirt-daemon-driver-qemu and libvirt-daemon-system",
         ) from error
 
 
-def _adopt_guests(pid_files: Path) -> None:
-    # A guest's QEMU is an orphan, and libvirt waits until its parent has taken note of its end. The machine's
-    # process 1 may be slow at that, and in a container it may be a program that never does.
+def _adopt_guests(root: Path) -> None:
+    # A guest's QEMU is an orphan, and so is one that is only probed. libvirt waits, up to 40 s each, until
+    # its parent has taken note. The machine's process 1 may be slow at that, and in a container it may
+    # be a program that never does.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    threading.Thread(target=_reap, args=(pid_files,), name="guests", daemon=True).start()
+    threading.Thread(target=_reap, args=(root,), name="guests", daemon=True).start()
 
 
-def _reap(pid_files: Path) -> None:
+def _reap(root: Path) -> None:
     running: set[int] = set()
     while True:
         time.sleep(_REAP_EVERY)
-        running |= _pids_in(pid_files)
+        running |= _pids_in(root)
         running = {pid for pid in running if not _has_ended(pid)}
 
 
-def _pids_in(pid_files: Path) -> set[int]:
+def _pids_in(root: Path) -> set[int]:
     pids = set()
-    for file in pid_files.glob("*.pid"):
+    for file in chain(root.glob("run/qemu/*.pid"), root.glob("lib/qemu/qmp-*/qmp.pid")):
         # It may be gone already, or not be written yet.
         with suppress(OSError, ValueError):
             pids.add(int(file.read_text()))
