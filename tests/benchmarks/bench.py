@@ -1,0 +1,106 @@
+"""Side by side: nicplug against what one would do otherwise, on this machine, in one run.
+
+Everything happens in namespaces of this process's own, and is gone when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hotplug
+import in_process
+import pings
+import process
+import rewriter
+from figures import HEADERS, Figure
+from nic import nic_xml
+
+import nicplug_xml
+from nicplug_xml.cli.output import table
+from nicplug_xml.testing.commands import short_directory
+from nicplug_xml.testing.daemon import private_daemon
+from nicplug_xml.testing.embedded import embedded_connection
+from nicplug_xml.testing.guest import Guest, boot_guest
+from nicplug_xml.testing.namespace import isolate
+from nicplug_xml.testing.network import Bridge
+
+if TYPE_CHECKING:
+    import libvirt
+
+_BRIDGES = ("np-blue", "np-green")
+_PLUGGABLE, _STOCK = "52:54:00:00:00:01", "52:54:00:00:00:02"
+
+
+def main() -> int:
+    """Measure, and print the table.
+
+    :returns: 0; a goal that is missed is told in the table.
+    """
+    arguments = _arguments()
+    isolate()
+    started = time.monotonic()
+    with ExitStack() as resources:
+        workdir = resources.enter_context(short_directory())
+        for name in _BRIDGES:
+            resources.callback(Bridge(name=name).close)
+        figures = [*_embedded(workdir, arguments.quick), *_daemon(workdir, arguments.quick)]
+    print(table([figure.row() for figure in figures], HEADERS))
+    goals = [figure for figure in figures if figure.met is not None]
+    met = sum(figure.met is True for figure in goals)
+    seconds = time.monotonic() - started
+    print(f"\nMedians, p95 in brackets. {met} of {len(goals)} goals met; {seconds:.0f} s in all.")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
+    return 0
+
+
+def _embedded(workdir: Path, quick: bool) -> list[Figure]:
+    with embedded_connection() as conn:
+        _progress("how fast the rewriter is")
+        figures = rewriter.measure(conn, _BRIDGES[0], workdir, 3 if quick else 15)
+        _progress("attach, move and detach in process")
+        guest = _boot(conn, "plug", nic_xml(_PLUGGABLE), workdir)
+        figures += in_process.measure(guest.dom, _PLUGGABLE, _BRIDGES, 20 if quick else 200)
+        _progress("pings lost by moves")
+        figures += pings.measure(guest, _PLUGGABLE, _BRIDGES, 2 if quick else 8)
+        guest.remove()
+        _progress("attach against hot-plug")
+        stock = nic_xml(_STOCK, "type='bridge'", f"<source bridge='{_BRIDGES[0]}'/>")
+        guest = _boot(conn, "hotplug", nic_xml(_PLUGGABLE) + stock, workdir)
+        return figures + hotplug.measure(guest, _PLUGGABLE, _STOCK, _BRIDGES, 5 if quick else 30)
+
+
+def _daemon(workdir: Path, quick: bool) -> list[Figure]:
+    with private_daemon() as daemon:
+        _progress("processes")
+        guest = _boot(daemon.connect(), "process", nic_xml(_PLUGGABLE), workdir)
+        return process.measure(daemon.uri, guest, _PLUGGABLE, _BRIDGES, workdir, 10 if quick else 40)
+
+
+def _boot(conn: libvirt.virConnect, name: str, nics: str, workdir: Path) -> Guest:
+    guest = boot_guest(conn, name, nics, workdir=workdir, define=nicplug_xml.define)
+    guest.wait_ready()
+    return guest
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure nicplug against what one would do otherwise.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as JSON, too")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds: under a minute, and less to rely on"
+    )
+    return parser.parse_args()
+
+
+def _progress(what: str) -> None:
+    print(f"measuring: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
