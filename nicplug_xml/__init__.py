@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         plan_attach,
         plan_detach,
         plan_set_link,
+        plan_update,
         set_link,
+        update_device,
         xml_desc,
     )
     from nicplug_xml.plan import Plan
@@ -51,9 +53,11 @@ __all__ = [
     "plan_attach",
     "plan_detach",
     "plan_set_link",
+    "plan_update",
     "set_link",
     "to_extended",
     "to_stock",
+    "update_device",
     "validate",
     "xml_desc",
 ]

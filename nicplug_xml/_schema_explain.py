@@ -34,10 +34,17 @@ SOURCE_NEEDS: dict[str, tuple[str, ...]] = {
     "server": ("port",),
     "cable": ("domain", "interface"),
     "netdev": ("dev",),
+    "stream": (),
+    "dgram": (),
+    "l2tpv3": ("address",),
+    "vde": ("path",),
+    "fd": (),
 }
-SOURCE_OPTIONAL = ("ethernet", "user")
+#: Types whose source has one of several sets of attributes.
+SOURCE_CHOICES = dict.fromkeys(("stream", "dgram"), (("path",), ("address", "port")))
+SOURCE_OPTIONAL = ("ethernet", "user", "fd")
 DEVICE_IS_BACKEND = ("hostdev", "vdpa", "vhostuser")
-_OWN_TYPES = ("cable", "netdev")
+_OWN_TYPES = ("cable", "netdev", "stream", "dgram", "l2tpv3", "vde", "fd")
 _STOCK_ONLY = ("internal", "null", "vds")
 _ATTRIBUTES = ("type", "connection", "managed", "trustGuestRxFilters")
 _MOST_NODES = 500
@@ -129,7 +136,12 @@ def _check_source(node: _Element) -> Iterator[_Finding]:
     needs = SOURCE_NEEDS.get(kind or "", ())
     example = f"<source {' '.join(f'{name}=…' for name in needs)}/>"
     source = node.find("source")
-    if source is not None:
+    choices = SOURCE_CHOICES.get(kind or "", ())
+    if source is not None and choices:
+        if not any(all(name in source.attrib for name in choice) for choice in choices):
+            wanted = ", or ".join(" and ".join(choice) for choice in choices)
+            yield _Finding(source, f"the source of type '{kind}' needs {wanted}")
+    elif source is not None:
         for name in needs:
             if source.get(name) is None:
                 yield _Finding(source, f"the source of type '{kind}' lacks the attribute {name}", example)

@@ -16,6 +16,9 @@ from nicplug_xml.errors import SchemaError
 #: Target of the processing instructions that are ours.
 MARK = "nicplug"
 
+#: As libxml2 has it, so that libvirt would refuse what is deeper.
+_DEEPEST = 256
+
 _ATTRIBUTE = re.compile(rb"""(\s+)([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _START_TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -115,6 +118,10 @@ class Document:
 
         def started(tag: str, attributes: dict[str, str]) -> None:
             element = Element(data, tag, attributes, parser.CurrentByteIndex)
+            if len(opened) == _DEEPEST:
+                raise SchemaError(
+                    f"elements are nested more than {_DEEPEST} deep", hint="no domain is like that"
+                )
             if opened:
                 parent = opened[-1]
                 if parent.children:
@@ -236,7 +243,7 @@ def decode(data: bytes) -> tuple[str, str]:
         encoding = declared[1].decode()
     try:
         return data.decode(encoding), encoding
-    except (LookupError, UnicodeDecodeError) as error:
+    except (LookupError, UnicodeError) as error:
         raise SchemaError(
             f"the document cannot be read as {encoding}: {error}", hint="save it as UTF-8"
         ) from error
@@ -244,7 +251,14 @@ def decode(data: bytes) -> tuple[str, str]:
 
 def quoted(value: str, quote: str = "'") -> str:
     """Return `value` as an attribute's value, quotes included."""
-    for raw, reference in (("&", "&amp;"), ("<", "&lt;"), ("\n", "&#10;"), (quote, f"&#{ord(quote)};")):
+    for raw, reference in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("\t", "&#9;"),
+        ("\n", "&#10;"),
+        ("\r", "&#13;"),
+        (quote, f"&#{ord(quote)};"),
+    ):
         value = value.replace(raw, reference)
     return f"{quote}{value}{quote}"
 

@@ -39,21 +39,23 @@ class Netdev(Endpoint):
     """A QEMU netdev that needs nothing of the host's.
 
     :param arguments: arguments of QEMU's ``netdev_add``, without ``id``.
+    :param always: whether every QEMU has it that has hubs.
     """
 
     arguments: Mapping[str, object]
+    always: bool = True
 
 
 @dataclass(frozen=True)
 class StreamTo(Endpoint):
-    """A TCP connection to somebody who listens.
+    """A stream socket to somebody who listens.
 
-    :param address: address or host name.
-    :param port: TCP port.
+    :param address: address or host name, or the path of a UNIX socket.
+    :param port: TCP port; None for a UNIX socket.
     """
 
     address: str
-    port: int
+    port: int | None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 NicplugError
 ├── SchemaError        the XML is not what it should be; nothing was touched
+│   └── UsageError     arguments that do not go together
 ├── NotFoundError      no such domain, interface, bridge, network; nothing was touched
 ├── UnsupportedError   understood, and cannot be done here; nothing was touched
 └── OperationError     a step failed; says what was undone and what state the NIC is in
@@ -25,6 +26,10 @@ class NicplugError(Exception):
 
 class SchemaError(NicplugError):
     """The XML is malformed, refused, or not valid."""
+
+
+class UsageError(SchemaError):
+    """Arguments of a command do not go together."""
 
 
 class NotFoundError(NicplugError):

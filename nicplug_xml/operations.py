@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
+from nicplug_xml import updating
 from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
@@ -15,7 +17,7 @@ from nicplug_xml.host.connection import default_plane, ensure_parking, network_x
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
-from nicplug_xml.plan import Observer, Plan, carry_out
+from nicplug_xml.plan import Observer, Plan, carry_out, is_final
 from nicplug_xml.planes import tap
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_extended, to_stock
@@ -101,17 +103,19 @@ def plan_attach(
     link: str | None = None,
 ) -> Plan:
     """Return the plan that `attach_backend` carries out; arguments and errors as there."""
-    given = None if backend is None else Backend.of(backend)
+    given = None if backend is None else _given(backend)
     descriptor = _descriptor(tuple(fds))
     if descriptor is not None:
-        given = given or fd.backend()
+        if given is not None:
+            raise SchemaError("a descriptor and a backend were given", hint="give one of them")
+        given = fd.backend()
 
     def attach(site: Site) -> Plan:
         network = site.needs_network(given)
         xml = network_xml(dom.connect(), network) if network else ""
         return site.attach(given, announce=announce, link=link, network=xml, descriptor=descriptor)
 
-    return _plan(dom, interface, flags, attach)
+    return _plan(dom, partial(_find, interface), flags, attach)
 
 
 def attach_backend(
@@ -147,7 +151,7 @@ def attach_backend(
 def plan_detach(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> Plan:
     """Return the plan that `detach_backend` carries out; arguments and errors as there."""
     parking = parking_kind(dom.connect())
-    return _plan(dom, interface, flags, lambda site: site.detach(parking))
+    return _plan(dom, partial(_find, interface), flags, lambda site: site.detach(parking))
 
 
 def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> InterfaceStatus:
@@ -165,7 +169,8 @@ def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) ->
 
 def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> Plan:
     """Return the plan that `set_link` carries out; arguments and errors as there."""
-    return _plan(dom, interface, flags, lambda site: site.set_link("up" if up else "down"))
+    state = "up" if up else "down"
+    return _plan(dom, partial(_find, interface), flags, lambda site: site.set_link(state))
 
 
 def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> InterfaceStatus:
@@ -181,14 +186,70 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
     return carry_out_plan(dom, plan_set_link(dom, interface, up, flags=flags))
 
 
-def _plan(dom: libvirt.virDomain, interface: str, flags: int, operation: Callable[[Site], Plan]) -> Plan:
+def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: bool = True) -> Plan:
+    """Return the plan that `update_device` carries out; arguments and errors as there."""
+    given = updating.parse(xml)
+    parking = parking_kind(dom.connect())
+
+    def find(domain: Domain, _scope: Scope, found: Sequence[Interface]) -> Interface:
+        name = updating.called(given) or "an <interface> without MAC and alias"
+        return _the_one(domain, name, updating.matches(given, found), found)
+
+    def update(site: Site) -> Plan:
+        if not updating.is_stock(site, given):
+            _require_valid(updating.as_extended(site, given))
+        network = updating.needs_network(site, given)
+        description = network_xml(dom.connect(), network) if network else ""
+        return updating.plan(site, given, parking, network=description, announce=announce)
+
+    return _plan(dom, find, flags, update)
+
+
+def update_device(
+    dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: bool = True
+) -> InterfaceStatus:
+    """Change an interface to what its XML says, as virDomain.updateDeviceFlags does, to any backend.
+
+    An interface that is not pluggable is left to libvirt: it gets the XML as it is.
+
+    :param xml: the whole ``<interface>``, found by its MAC (by alias and address where several have that).
+        What it leaves out is to go, but for address, alias, target and model. Without ``connection`` it stays
+        as it is: attached is moved, and of deferred the intended backend changes.
+    :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
+    :param announce: have QEMU announce the NIC to its new neighbours.
+    :returns: what is true afterwards; its `changed` is false when everything was so before.
+    :raises NotFoundError: no such interface or network, or several interfaces fit; nothing was touched.
+    :raises UnsupportedError: what is to change cannot; the message names it. Nothing was touched.
+    :raises SchemaError: the XML is malformed, or does not say what to attach to.
+    :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
+    """
+    return carry_out_plan(dom, plan_update(dom, xml, flags, announce=announce))
+
+
+def _require_valid(interface: str) -> None:
+    from nicplug_xml.schema import validate
+
+    before = "<domain type='qemu'><name>x</name><memory>1</memory><os><type>hvm</type></os><devices>"
+    for problem in validate(f"{before}{interface}</devices></domain>"):
+        raise SchemaError(
+            f"the <interface> is not valid: line {problem.line}: {problem.message}", hint=problem.hint
+        )
+
+
+def _plan(
+    dom: libvirt.virDomain,
+    find: Callable[[Domain, Scope, Sequence[Interface]], Interface],
+    flags: int,
+    operation: Callable[[Site], Plan],
+) -> Plan:
     domain = Domain(dom)
     plans = []
     for scope in domain.scopes(flags):
         now = domain.read(scope)
-        nic = _find(domain, interface, scope, now.interfaces)
+        nic = find(domain, scope, now.interfaces)
         plans.append(operation(Site(domain.name, scope, nic, now)))
-    return replace(plans[0], steps=tuple(step for plan in plans for step in plan.steps))
+    steps = (step for plan in plans for step in plan.steps)
+    return replace(plans[0], steps=tuple(sorted(steps, key=is_final)))
 
 
 def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None = None) -> InterfaceStatus:
@@ -207,6 +268,22 @@ def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None
     return replace(_status(domain, nic, plan.scope), changed=bool(plan.steps))
 
 
+def _given(backend: object) -> Backend:
+    """Return the backend that a caller names; a document is held against the schema."""
+    given = Backend.of(backend)
+    if not isinstance(backend, Backend):
+        _require_valid_backend(given.to_xml())
+    return given
+
+
+@lru_cache(maxsize=256)
+def _require_valid_backend(xml: str) -> None:
+    from nicplug_xml.schema import validate
+
+    for problem in validate(xml):
+        raise SchemaError(f"the backend is not valid: {problem.path}: {problem.message}", hint=problem.hint)
+
+
 def _descriptor(fds: tuple[int, ...]) -> Descriptor | None:
     if len(fds) > 1:
         raise UnsupportedError(
@@ -220,12 +297,18 @@ def _descriptor(fds: tuple[int, ...]) -> Descriptor | None:
     return Descriptor(fds[0], netdev_type(fds[0]))
 
 
-def _find(domain: Domain, name: str, scope: Scope, found: Sequence[Interface]) -> Interface:
+def _find(name: str, domain: Domain, scope: Scope, found: Sequence[Interface]) -> Interface:
     matches = _named(name, found)
     if not matches and scope is Scope.CONFIG and domain.dom.isActive():
         # Targets and most aliases exist in the live XML only: go by what the interface is recorded as.
         keys = {nic.key for nic in _named(name, domain.read(Scope.LIVE).interfaces)}
         matches = [nic for nic in found if nic.key in keys]
+    return _the_one(domain, name, matches, found)
+
+
+def _the_one(
+    domain: Domain, name: str, matches: Sequence[Interface], found: Sequence[Interface]
+) -> Interface:
     if len(matches) == 1:
         return matches[0]
     listed = ", ".join(" = ".join(filter(None, (nic.target, nic.alias, nic.mac))) for nic in matches or found)
@@ -241,6 +324,8 @@ def _find(domain: Domain, name: str, scope: Scope, found: Sequence[Interface]) -
 
 
 def _named(name: str, found: Sequence[Interface]) -> list[Interface]:
+    if not name:
+        raise NotFoundError("no interface was named", hint="give its MAC, alias or target device")
     mac = name.lower().replace("-", ":")
     return [nic for nic in found if name in (nic.alias, nic.target) or mac == nic.mac]
 

@@ -11,9 +11,10 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from nicplug_xml.errors import NicplugError, OperationError
+from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 
 
@@ -23,8 +24,8 @@ class Host(Protocol):
     def update_device(self, xml: str, scope: Scope) -> None:
         """Hand an ``<interface>`` to libvirt's virDomainUpdateDeviceFlags."""
 
-    def set_metadata(self, xml: str | None, scope: Scope) -> None:
-        """Replace our metadata element; None removes it (virDomainSetMetadata)."""
+    def record(self, entry: Entry, scope: Scope) -> None:
+        """Put an entry into our metadata, in the place of the one of its key (virDomainSetMetadata)."""
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         """Carry out a QEMU monitor command and return what it returns."""
@@ -38,8 +39,11 @@ class Host(Protocol):
     def start_passt(self, name: str, options: Sequence[str]) -> None:
         """Start passt, and keep the descriptor of a socket to it under `name`."""
 
-    def connect(self, name: str, address: str, port: int) -> None:
-        """Connect to a TCP port, and keep the socket's descriptor under `name`."""
+    def require_netdev(self, kind: str) -> None:
+        """Raise unless QEMU offers netdevs of that type."""
+
+    def connect(self, name: str, address: str, port: int | None) -> None:
+        """Connect to a TCP port or a UNIX socket, and keep the socket's descriptor under `name`."""
 
     def use_descriptor(self, name: str, fd: int) -> None:
         """Keep a copy of the caller's descriptor under `name`."""
@@ -85,7 +89,10 @@ class Expected:
 
 
 class Step(Protocol):
-    """One thing to do, with its undo."""
+    """One thing to do, with its undo.
+
+    Those below are named tuples: a dataclass each would take more time to make than all else of the start.
+    """
 
     @property
     def summary(self) -> str:
@@ -101,8 +108,7 @@ class Step(Protocol):
         """Take it back; harmless when it was not done."""
 
 
-@dataclass(frozen=True)
-class EnsureParking:
+class EnsureParking(NamedTuple):
     """Make the parking place. It stays: other NICs may use it by the time of an undo.
 
     :param call: what makes it, in words.
@@ -121,8 +127,7 @@ class EnsureParking:
         pass
 
 
-@dataclass(frozen=True)
-class RequireNetwork:
+class RequireNetwork(NamedTuple):
     """Look whether a libvirt network can be plugged into."""
 
     network: str
@@ -138,8 +143,7 @@ class RequireNetwork:
         pass
 
 
-@dataclass(frozen=True)
-class UpdateDevice:
+class UpdateDevice(NamedTuple):
     """Change an interface by libvirt's own update-device.
 
     :param xml: the whole interface as it is to be.
@@ -161,8 +165,23 @@ class UpdateDevice:
         host.update_device(self.undo_xml, self.scope)
 
 
-@dataclass(frozen=True)
-class OpenTap:
+class RequireNetdev(NamedTuple):
+    """Look whether QEMU can have a netdev of that type; not every version and build has all."""
+
+    kind: str
+    summary: str = "see what QEMU offers"
+
+    def describe(self) -> str:
+        return f"{_qmp('query-qmp-schema', {})} has netdev {self.kind}"
+
+    def apply(self, host: Host) -> None:
+        host.require_netdev(self.kind)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class OpenTap(NamedTuple):
     """Make a tap in a bridge. It lives as long as a descriptor of it: QEMU's end is its own."""
 
     name: str
@@ -182,8 +201,7 @@ class OpenTap:
         host.close_descriptor(self.name)
 
 
-@dataclass(frozen=True)
-class OpenMacvtap:
+class OpenMacvtap(NamedTuple):
     """Make a macvtap. It lives as long as a descriptor of it: QEMU's end is its own."""
 
     name: str
@@ -202,8 +220,7 @@ class OpenMacvtap:
         host.close_descriptor(self.name)
 
 
-@dataclass(frozen=True)
-class StartPasst:
+class StartPasst(NamedTuple):
     """Start passt. It ends when the socket to it is closed: QEMU's end is its own."""
 
     name: str
@@ -220,17 +237,16 @@ class StartPasst:
         host.close_descriptor(self.name)
 
 
-@dataclass(frozen=True)
-class Connect:
-    """Connect to a TCP port. QEMU would go on with a connection that was refused."""
+class Connect(NamedTuple):
+    """Connect to a TCP port or a UNIX socket. QEMU would go on with a connection that was refused."""
 
     name: str
     address: str
-    port: int
+    port: int | None
     summary: str = "connect"
 
     def describe(self) -> str:
-        return f"process  connect({self.address}:{self.port})"
+        return f"process  connect({self.address}{'' if self.port is None else f':{self.port}'})"
 
     def apply(self, host: Host) -> None:
         host.connect(self.name, self.address, self.port)
@@ -239,8 +255,7 @@ class Connect:
         host.close_descriptor(self.name)
 
 
-@dataclass(frozen=True)
-class UseDescriptor:
+class UseDescriptor(NamedTuple):
     """Take a copy of a descriptor that the caller has opened."""
 
     name: str
@@ -257,8 +272,7 @@ class UseDescriptor:
         host.close_descriptor(self.name)
 
 
-@dataclass(frozen=True)
-class SendDescriptor:
+class SendDescriptor(NamedTuple):
     """Hand a descriptor to QEMU."""
 
     name: str
@@ -274,8 +288,7 @@ class SendDescriptor:
         host.take_back_descriptor(self.name)
 
 
-@dataclass(frozen=True)
-class Monitor:
+class Monitor(NamedTuple):
     """A QEMU monitor command.
 
     :param reverse: the command and arguments that take it back; None where nothing does.
@@ -297,31 +310,51 @@ class Monitor:
             host.monitor(*self.reverse)
 
 
-@dataclass(frozen=True)
-class Record:
-    """Write our metadata; libvirt tells every client of it by a METADATA_CHANGE event.
+class LetGoFirst(NamedTuple):
+    """Let go of a backend that its successor cannot be beside.
 
-    :param xml: our whole element; None when there is nothing to record.
-    :param undo_xml: the element as it was.
+    :param netdev: the backend's netdev.
+    :param again: what makes the backend anew.
     """
 
-    xml: str | None
-    undo_xml: str | None
+    netdev: str
+    again: tuple[Step, ...]
+    summary: str = "let go of the old backend"
+
+    def describe(self) -> str:
+        return _qmp("netdev_del", {"id": self.netdev})
+
+    def apply(self, host: Host) -> None:
+        host.monitor("netdev_del", {"id": self.netdev})
+
+    def undo(self, host: Host) -> None:
+        for step in self.again:
+            step.apply(host)
+
+
+class Record(NamedTuple):
+    """Write an entry of our metadata; libvirt tells every client of it by a METADATA_CHANGE event.
+
+    :param entry: the entry as it is to be.
+    :param undo_entry: the entry as it was.
+    """
+
+    entry: Entry
+    undo_entry: Entry
     scope: Scope
     summary: str = "record it in the domain's metadata"
 
     def describe(self) -> str:
-        return f"libvirt  virDomainSetMetadata({self.scope.value}) {one_line(self.xml or 'remove')}"
+        return f"libvirt  virDomainSetMetadata({self.scope.value}) {one_line(self.entry.to_xml())}"
 
     def apply(self, host: Host) -> None:
-        host.set_metadata(self.xml, self.scope)
+        host.record(self.entry, self.scope)
 
     def undo(self, host: Host) -> None:
-        host.set_metadata(self.undo_xml, self.scope)
+        host.record(self.undo_entry, self.scope)
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """Read back what the steps before it did."""
 
     expected: Expected
@@ -342,11 +375,8 @@ class Check:
         pass
 
 
-@dataclass(frozen=True)
-class Announce:
+class Announce(NamedTuple):
     """Have QEMU announce one NIC, so that switches learn where it is now.
-
-    The NIC is plugged in by then: an announcement that fails is a warning.
 
     :param alias: the NIC's device alias, which is its id in QEMU.
     """
@@ -370,10 +400,7 @@ class Announce:
         return _qmp("announce-self", self.arguments)
 
     def apply(self, host: Host) -> None:
-        try:
-            host.monitor("announce-self", self.arguments)
-        except NicplugError as error:
-            warnings.warn(f"the NIC is plugged in, but was not announced: {error}", stacklevel=2)
+        host.monitor("announce-self", self.arguments)
 
     def undo(self, host: Host) -> None:
         pass
@@ -386,7 +413,8 @@ class Plan:
     :param summary: the operation in a few words: ``plug vnet0 of vm1 into bridge br0``.
     :param key: the interface, as its metadata entry names it.
     :param scope: the state that it begins with.
-    :param steps: what to do, in this order; empty when everything is as wanted already.
+    :param steps: what to do, in this order; empty when everything is as wanted already. Those that
+        `is_final` comes last.
     :param place: the name of what it plugs into.
     :param hint: what a user can look at when a failure names that place.
     """
@@ -408,6 +436,11 @@ class Plan:
 Observer = Callable[[Step, float], None]
 
 
+def is_final(step: Step) -> bool:
+    """Whether nothing takes the step back: all others come first, and when it fails, that is a warning."""
+    return isinstance(step, Announce) or (isinstance(step, Monitor) and step.reverse is None)
+
+
 def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
     """Apply the steps in order; when one fails, undo those before it, last first.
 
@@ -418,17 +451,28 @@ def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
     done: list[Step] = []
     try:
         for step in plan.steps:
-            started = time.perf_counter()
-            step.apply(host)
-            done.append(step)
-            if observer:
-                observer(step, time.perf_counter() - started)
-    except NicplugError as error:
+            if not is_final(step):
+                _apply(step, host, observer)
+                done.append(step)
+    except (NicplugError, OSError) as error:
         raise _failure(plan, step, error, done, host) from error
     except BaseException:
         # Not a refusal but an interruption: how far the step came is not known, and its undo is harmless.
-        _undo([*done, step], host)
+        for leftover in _undo([*done, step], host):
+            warnings.warn(f"interrupted, and could not be undone: {leftover}", stacklevel=2)
         raise
+    for step in filter(is_final, plan.steps):
+        try:
+            _apply(step, host, observer)
+        except NicplugError as error:
+            warnings.warn(f"all else is done, but to {step.summary} failed: {error}", stacklevel=2)
+
+
+def _apply(step: Step, host: Host, observer: Observer | None) -> None:
+    started = time.perf_counter()
+    step.apply(host)
+    if observer:
+        observer(step, time.perf_counter() - started)
 
 
 def one_line(xml: str) -> str:
@@ -450,12 +494,15 @@ def _undo(done: list[Step], host: Host) -> list[str]:
     return failures
 
 
-def _failure(plan: Plan, step: Step, error: NicplugError, done: list[Step], host: Host) -> NicplugError:
+def _failure(
+    plan: Plan, step: Step, error: NicplugError | OSError, done: list[Step], host: Host
+) -> NicplugError:
     # The first step's refusal keeps its class: it has touched nothing.
-    kind = OperationError if done else type(error)
+    refusal = OperationError(str(error)) if isinstance(error, OSError) else error
+    kind = OperationError if done else type(refusal)
+    message = f"could not {plan.summary}: to {step.summary} failed: {refusal.what}"
     leftovers = _undo(done, host)
-    what = f"could not {plan.summary}: to {step.summary} failed: {error.what}"
     if leftovers:
-        what += f"; could not be undone: {', '.join(leftovers)}"
-    hint = error.hint or (plan.hint if plan.place and plan.place in error.what else "")
-    return kind(f"{what}; the NIC is {host.state(plan.key)} now", hint=hint)
+        message += f"; could not be undone: {', '.join(leftovers)}"
+    hint = refusal.hint or (plan.hint if plan.place and plan.place in refusal.what else "")
+    return kind(f"{message}; the NIC is {host.state(plan.key)} now", hint=hint)

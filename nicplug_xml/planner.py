@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nicplug_xml import backends, metadata
+from nicplug_xml import backends
 from nicplug_xml.document import Document
 from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import SchemaError, UnsupportedError
@@ -48,7 +48,7 @@ class Site:
         :param link: the administrator's link to set with it; None leaves it.
         :param network: XML of the libvirt network that the backend names, where `needs_network` says so.
         :param descriptor: what to plug in for a backend of type ``fd``.
-        :param whole: whether `given` is all there is to be; else rules for the guest that it does not name stay.
+        :param whole: whether `given` is all there is to be; else the guest's rules that it leaves out stay.
         :raises UnsupportedError: the interface, or its plane, cannot do that.
         :raises SchemaError: no backend is known.
         """
@@ -58,7 +58,12 @@ class Site:
         attached = nic.connection is Connection.ATTACHED
         summary = f"{'move' if attached else 'plug'} {self.name} into {backends.describe(backend)}"
         steps: list[Step] = []
-        same = self.has(backend) if whole else nic.backend is not None and backend.is_within(nic.backend)
+        same = self.has(backend)
+        if descriptor and self.scope is Scope.CONFIG:
+            raise UnsupportedError(
+                "a descriptor is gone by the next start, and the definition cannot name it",
+                hint="plug it into the running domain (--live)",
+            )
         if descriptor or not (attached and same and same_link(link, nic.link)):
             carrier = link != "down"
             endpoint = descriptor or backends.endpoint(backend, network)
@@ -108,10 +113,11 @@ class Site:
         # Somebody may have set the link of an unplugged NIC up by hand.
         loose = self.scope is Scope.LIVE and nic.carrier
         plugged = nic.connection is Connection.ATTACHED or loose
+        part: list[Step] = []
+        dispose: list[Step] = []
+        if plugged:
+            part, dispose = plane.detach(nic, parking, self.scope, view.root, view.netdevs)
         if plugged or not (self.has(intended) and same_link(link, nic.link)):
-            part, dispose = ([], []) if not plugged else plane.detach(
-                nic, parking, self.scope, view.root, view.netdevs
-            )
             steps = [
                 *part,
                 self._record(Connection.DEFERRED, link, intended),
@@ -182,7 +188,9 @@ class Site:
         if backend is None or present is None:
             return backend is present
         named = [
-            child for child in backends.intended(present).children if Document(child).root.name != "virtualport"
+            child
+            for child in backends.intended(present).children
+            if Document(child).root.name != "virtualport"
         ]
         return backend.is_within(present) and replace(present, children=tuple(named)).is_within(backend)
 
@@ -220,17 +228,9 @@ class Site:
         return Check(Expected(self.nic.key, self.scope, connection, backend, carrier))
 
     def _record(self, connection: Connection, link: str | None, backend: Backend | None) -> Record:
-        """Record what the stock XML does not show; entries of interfaces that are gone are dropped."""
-        keys = {nic.key for nic in self.view.interfaces}
-        old = self.view.entries
-        new = [
-            _recorded(entry, connection, link, backend) if entry.key == self.nic.key else entry
-            for entry in old
-            if entry.key in keys
-        ]
-        return Record(
-            metadata.format_entries(new, alone=True), metadata.format_entries(old, alone=True), self.scope
-        )
+        """Record what the stock XML does not show."""
+        entry = next(entry for entry in self.view.entries if entry.key == self.nic.key)
+        return Record(_recorded(entry, connection, link, backend), entry, self.scope)
 
 
 def _recorded(entry: Entry, connection: Connection, link: str | None, backend: Backend | None) -> Entry:

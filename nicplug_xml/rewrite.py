@@ -16,7 +16,7 @@ from nicplug_xml import metadata
 from nicplug_xml.document import MARK, Document, Element, check, decode
 from nicplug_xml.errors import SchemaError
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
+from nicplug_xml.model import NEVER_PLUGGABLE, UNTRUTHFUL_MODELS, Backend, Connection
 from nicplug_xml.planes import PLANES, Plane, choose, tap
 from nicplug_xml.stock import backend_of, interfaces_of, put_children, put_link, swapped
 
@@ -91,6 +91,9 @@ class _Rewriter:
         self.interfaces = interfaces
         self.plane = plane
         self.parking = parking
+        self._aliases = {
+            element.attributes.get("name", "") for element in document.root.below() if element.name == "alias"
+        }
 
     def rewrite(self, pluggable: list[Element]) -> None:
         if self.document.root.tag != "domain":
@@ -120,7 +123,7 @@ class _Rewriter:
         key, generated = metadata.key_of(element), ""
         new: list[str] = []
         if plane.NEEDS_ALIAS and not key.startswith(metadata.USER_ALIAS):
-            key, generated = f"{metadata.USER_ALIAS}nicplug{number}", "alias"
+            key, generated = self._new_alias(number), "alias"
             new.append(f"<alias name='{key}'/>")
         elif not key:
             key, generated = self._new_mac(number), "mac"
@@ -145,6 +148,13 @@ class _Rewriter:
             return [*new, "<link state='down'/>"]
         put_link(self.document, element, "down")
         return new
+
+    def _new_alias(self, number: int) -> str:
+        """Make an alias that no device of the domain has, nor another interface has been given."""
+        while (alias := f"{metadata.USER_ALIAS}nicplug{number}") in self._aliases:
+            number += 1
+        self._aliases.add(alias)
+        return alias
 
     def _new_mac(self, number: int) -> str:
         """Make a MAC in QEMU's range out of the document, so that the same document has the same one."""
@@ -195,6 +205,17 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
                 f"{path}: plane '{plane.NAME}' cannot carry out <{child.name}>",
                 hint="leave it out, or use plane tap",
             )
+    if plane.ALWAYS_HELD and element.attributes.get("trustGuestRxFilters") == "yes":
+        raise SchemaError(
+            f"{path}: plane '{plane.NAME}' cannot keep a macvtap in step with the guest's receive filters",
+            hint="leave trustGuestRxFilters out",
+        )
+    if element.get("model", "type") in UNTRUTHFUL_MODELS:
+        raise SchemaError(
+            f"{path}: model '{element.get('model', 'type')}' does not tell its guest when the carrier goes:"
+            " the guest would take an unplugged NIC for a plugged one",
+            hint="use model virtio, e1000 or rtl8139 (docs/planes.md)",
+        )
     return connection
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nicplug_xml.backends import bridge, direct, fd, network, socket, user
+from nicplug_xml.backends import bridge, direct, fd, l2tpv3, network, socket, stream, user, vde
 from nicplug_xml.endpoints import Endpoint
-from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.model import Backend
 
 
@@ -37,7 +37,9 @@ class Kind(Protocol):
 
 
 BACKENDS: dict[str, Kind] = {
-    kind: module for module in (bridge, network, direct, user, socket, fd) for kind in module.TYPES
+    kind: module
+    for module in (bridge, network, direct, user, socket, fd, stream, l2tpv3, vde)
+    for kind in module.TYPES
 }
 
 
@@ -66,4 +68,9 @@ def endpoint(backend: Backend, network: str) -> Endpoint:
         raise UnsupportedError(
             f"nothing is known of backends of type '{backend.type}'", hint=f"there are {', '.join(BACKENDS)}"
         )
-    return BACKENDS[backend.type].endpoint(backend, network)
+    try:
+        return BACKENDS[backend.type].endpoint(backend, network)
+    except ValueError as error:
+        raise SchemaError(
+            f"the backend of type '{backend.type}' has a number that is none: {error}"
+        ) from error

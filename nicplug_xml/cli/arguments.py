@@ -171,9 +171,7 @@ def _attach(command: argparse.ArgumentParser) -> None:
         help="VLAN tag; more than one make a trunk",
     )
     command.add_argument("--link", choices=("up", "down"), help="set the administrator's link as well")
-    command.add_argument(
-        "--no-announce", action="store_true", help="do not have QEMU announce the NIC to its new neighbours"
-    )
+    _no_announce(command)
     _affect(command)
 
 
@@ -188,6 +186,13 @@ def _set_link(command: argparse.ArgumentParser) -> None:
     _affect(command)
 
 
+def _update(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
+    command.add_argument("file", metavar="FILE", help="the whole <interface>; - is standard input")
+    _no_announce(command)
+    _affect(command)
+
+
 def _demo(_command: argparse.ArgumentParser) -> None:
     pass
 
@@ -195,6 +200,12 @@ def _demo(_command: argparse.ArgumentParser) -> None:
 def _interface(command: argparse.ArgumentParser) -> None:
     command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
     command.add_argument("interface", metavar="INTERFACE", help="MAC, alias or target device")
+
+
+def _no_announce(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-announce", action="store_true", help="do not have QEMU announce the NIC to its new neighbours"
+    )
 
 
 def _affect(command: argparse.ArgumentParser) -> None:
@@ -264,6 +275,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "set the administrator's link, which plugging leaves alone",
         "nicplug set-link vm1 vnet0 down",
         _set_link,
+    ),
+    "update-device": (
+        "make an interface what its XML says, as virsh update-device does, to any backend",
+        "nicplug update-device vm1 nic.xml --live\nnicplug update-device vm1 nic.xml --dry-run",
+        _update,
     ),
     "demo": (
         "boot two guests, and plug, move and unplug their NICs (as root)",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nicplug_xml import operations
 from nicplug_xml.backends import bridge, direct, network, user
 from nicplug_xml.cli import output
 from nicplug_xml.document import decode
-from nicplug_xml.errors import NicplugError, SchemaError
+from nicplug_xml.errors import NicplugError, UsageError
 from nicplug_xml.host.connection import find_domain, open_connection, silence_libvirt
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, InterfaceStatus
@@ -32,7 +31,7 @@ def _validate(options: argparse.Namespace) -> int:
     found, unreadable = [], False
     for name in options.files:
         try:
-            source = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+            source = _bytes(name)
         except OSError as error:
             print(f"nicplug: error: {name}: {error.strerror}", file=sys.stderr)
             unreadable = True
@@ -109,6 +108,13 @@ def _set_link(options: argparse.Namespace) -> int:
     return _carry_out(dom, plan, options)
 
 
+def _update(options: argparse.Namespace) -> int:
+    xml = _read(options.file)[0]
+    dom = find_domain(_connect(options), options.domain)
+    plan = operations.plan_update(dom, xml, _flags(dom, options), announce=not options.no_announce)
+    return _carry_out(dom, plan, options)
+
+
 def _demo(options: argparse.Namespace) -> int:
     from nicplug_xml.demo import demo
 
@@ -127,6 +133,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "attach-backend": _attach,
     "detach-backend": _detach,
     "set-link": _set_link,
+    "update-device": _update,
     "demo": _demo,
 }
 
@@ -139,31 +146,35 @@ def _connect(options: argparse.Namespace) -> libvirt.virConnect:
 def _flags(dom: libvirt.virDomain, options: argparse.Namespace) -> int:
     """Return VIR_DOMAIN_AFFECT_* of the flags, with virsh's meaning of --persistent and --current."""
     if options.current and (options.live or options.config or options.persistent):
-        raise SchemaError("--current excludes --live, --config and --persistent", hint="leave one out")
+        raise UsageError("--current excludes --live, --config and --persistent", hint="leave one out")
     flags = 1 * options.live | 2 * (options.config or options.persistent)
     with translated():
         return int(flags | bool(options.persistent and dom.isActive()))
 
 
-def _backend(options: argparse.Namespace) -> Backend | None:
-    backend = None
-    if options.file:
-        backend = Backend.of(_read(options.file)[0])
-    elif options.bridge:
-        backend = bridge.backend(options.bridge)
-    elif options.network:
-        backend = network.backend(options.network)
-    elif options.direct:
-        backend = direct.backend(options.direct, options.mode or "bridge")
-    elif options.user:
-        backend = user.backend()
-    if options.mode and not options.direct:
-        raise SchemaError("--mode says nothing without --direct", hint="add --direct DEV")
-    if options.vlan:
-        if backend is None:
-            raise SchemaError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")
-        backend = backend.with_vlan(options.vlan)
-    return backend
+def _backend(options: argparse.Namespace) -> Backend | str | None:
+    makers: dict[str, Callable[[str], Backend]] = {
+        "bridge": bridge.backend,
+        "network": network.backend,
+        "direct": lambda device: direct.backend(device, options.mode or "bridge"),
+    }
+    if options.mode and options.direct is None:
+        raise UsageError("--mode says nothing without --direct", hint="add --direct DEV")
+    backend: Backend | None = user.backend() if options.user else None
+    for name, make in makers.items():
+        value = getattr(options, name)
+        if value == "":
+            raise UsageError(f"--{name} names nothing", hint="is a variable of your shell's empty?")
+        if value is not None:
+            backend = make(value)
+    document = None if options.file is None else _read(options.file)[0]
+    if not options.vlan:
+        return backend or document
+    if document is not None:
+        backend = Backend.of(document)
+    if backend is None:
+        raise UsageError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")
+    return backend.with_vlan(options.vlan)
 
 
 def _carry_out(dom: libvirt.virDomain, plan: Plan, options: argparse.Namespace) -> int:
@@ -202,9 +213,16 @@ def _print_xml(xml: str) -> None:
     print(xml, end="" if xml.endswith("\n") else "\n")
 
 
+def _bytes(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    with open(name, "rb") as file:
+        return file.read()
+
+
 def _read(name: str) -> tuple[str, str]:
     """Return a document's text and its encoding."""
     try:
-        return decode(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
+        return decode(_bytes(name))
     except NicplugError as error:
         raise type(error)(f"{name}: {error.what}", hint=error.hint) from error

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-
-from nicplug_xml.cli.arguments import parse
 
 TYPE_CHECKING = False  # as in nicplug_xml.cli.arguments
 if TYPE_CHECKING:
@@ -18,27 +15,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: the command line without the program's name; None for the process's own.
     :returns: the exit code: 0 done, 1 refused or failed, 2 bad usage, 130 interrupted.
     """
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    from nicplug_xml.errors import NicplugError, UsageError
+
+    _open_closed_streams()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        # What cannot be written is to be told here, and not when the interpreter ends.
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        return _failed(str(error), 2)
+    except NicplugError as error:
+        return _failed(str(error), 1)
+    except BrokenPipeError:
+        # The reader has gone, as with "| head": nothing is wrong, and nobody is there to be told.
+        _drop_output()
+        return 1
+    except (OSError, UnicodeError) as error:
+        name = getattr(error, "filename", None)
+        said = getattr(error, "strerror", None) or str(error)
+        if name:
+            return _failed(f"{name}: {said}", 1)
+        _drop_output()
+        return _failed(f"input or output failed: {said}", 1)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from nicplug_xml.cli.arguments import parse
+
+    try:
+        options = parse(arguments)
+    except SystemExit as error:
+        return int(error.code or 0)
 
     import warnings
 
     from nicplug_xml.cli.commands import COMMANDS
-    from nicplug_xml.errors import NicplugError
 
     warnings.showwarning = lambda message, *_: print(f"nicplug: warning: {message}", file=sys.stderr)
     warnings.simplefilter("always", UserWarning)
-    try:
-        return COMMANDS[options.command](options)
-    except NicplugError as error:
-        return _failed(str(error), 1)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader has gone, as with "| head"; nothing more can be written, at exit neither.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        return _failed(f"{error.filename or options.command}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return _failed("interrupted; what had been begun was undone", 130)
+    return COMMANDS[options.command](options)
+
+
+def _open_closed_streams() -> None:
+    """Give a program that was started with closed standard streams empty ones."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open("/dev/null", mode))  # noqa: SIM115 (it is to stay open)
+
+
+def _drop_output() -> None:
+    """Keep what is still buffered from being written, and failing, once more when the interpreter ends."""
+    import os
+    from contextlib import suppress
+
+    with suppress(AttributeError, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(message: str, code: int) -> int:

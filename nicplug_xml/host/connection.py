@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ def open_connection(uri: str | None) -> libvirt.virConnect:
     """
     import libvirt
 
-    if uri and "/embed" in uri:
+    if "/embed" in (uri or os.environ.get("LIBVIRT_DEFAULT_URI", "")):
         start_event_loop()
     try:
         return libvirt.open(uri)
@@ -64,7 +66,7 @@ def find_domain(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
     import libvirt
 
     lookups: list[Callable[[], libvirt.virDomain]] = [lambda: conn.lookupByName(name)]
-    if name.isdecimal():
+    if name.isdecimal() and int(name) < 2**31:
         lookups.insert(0, lambda: conn.lookupByID(int(name)))
     if len(name) == 36 and name.count("-") == 4:
         lookups.insert(0, lambda: conn.lookupByUUIDString(name))
@@ -122,16 +124,9 @@ def require_network(conn: libvirt.virConnect, name: str) -> None:
 
     :raises NotFoundError: it is not.
     """
-    import libvirt
-
-    try:
-        network = conn.networkLookupByName(name)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
-            raise translate(error) from error
-        raise NotFoundError(
-            f"there is no network '{name}'", hint="'virsh net-list --all' lists them"
-        ) from error
+    network = _lookup_network(conn, name)
+    if network is None:
+        raise NotFoundError(f"there is no network '{name}'", hint="'virsh net-list --all' lists them")
     with translated():
         if not network.isActive():
             raise NotFoundError(f"network '{name}' is not active", hint=f"'virsh net-start {name}' starts it")
@@ -140,24 +135,45 @@ def require_network(conn: libvirt.virConnect, name: str) -> None:
 def _ensure_network(conn: libvirt.virConnect) -> None:
     import libvirt
 
-    defined = False
-    try:
-        network = conn.networkLookupByName(tap.PARKING_NETWORK)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
-            raise translate(error) from error
-        with translated():
+    network = _lookup_network(conn, tap.PARKING_NETWORK)
+    defined = network is None
+    if network is None:
+        try:
             network = conn.networkDefineXML(tap.NETWORK_XML)
             # Guests with parked NICs are to start after a reboot of the host, too.
             network.setAutostart(1)
-        defined = True
+        except libvirt.libvirtError as error:
+            defined = False
+            network = _lookup_network(conn, tap.PARKING_NETWORK)
+            if network is None:
+                raise translate(error) from error
     if network.isActive():
         return
     try:
         network.create()
     except libvirt.libvirtError as error:
-        if network.isActive():  # somebody else has started it meanwhile
+        if _is_active_soon(network):
             return
         if defined:
             network.undefine()
         raise translate(error, "taps and bridges take qemu:///system; plane hub does without") from error
+
+
+def _lookup_network(conn: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:
+    import libvirt
+
+    try:
+        return conn.networkLookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+            raise translate(error) from error
+        return None
+
+
+def _is_active_soon(network: libvirt.virNetwork) -> bool:
+    """Tell whether somebody else is starting it at the same time: then it is up in a moment."""
+    for _ in range(20):
+        if network.isActive():
+            return True
+        time.sleep(0.05)
+    return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
-from nicplug_xml.errors import OperationError
-from nicplug_xml.host.monitor import Monitor
+from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.host.monitor import Monitor, netdev_types
 
 
 class Descriptors:
@@ -37,17 +38,36 @@ class Descriptors:
 
         self._open[name] = start_passt(options)
 
-    def connect(self, name: str, address: str, port: int) -> None:
-        """Connect to a TCP port.
+    def connect(self, name: str, address: str, port: int | None) -> None:
+        """Connect to a TCP port, or, where there is none, to a UNIX socket.
 
         :raises OperationError: nobody answers there.
         """
         import socket
 
         try:
-            self._open[name] = socket.create_connection((address, port), timeout=5).detach()
-        except OSError as error:
-            raise OperationError(f"no connection to {address}:{port}: {error.strerror or error}") from error
+            if port is None:
+                with closing(socket.socket(socket.AF_UNIX)) as connection:
+                    connection.connect(address)
+                    self._open[name] = connection.detach()
+            else:
+                self._open[name] = socket.create_connection((address, port), timeout=5).detach()
+        except (OSError, OverflowError, UnicodeError) as error:
+            place = address if port is None else f"{address}:{port}"
+            raise OperationError(
+                f"no connection to {place}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+
+    def require_netdev(self, kind: str) -> None:
+        """Check that QEMU offers netdevs of a type.
+
+        :raises UnsupportedError: it does not.
+        """
+        offered = netdev_types(self._monitor)
+        if kind not in offered:
+            raise UnsupportedError(
+                f"this QEMU has no netdev of type '{kind}'", hint=f"it has {', '.join(sorted(offered))}"
+            )
 
     def use_descriptor(self, name: str, fd: int) -> None:
         """Keep a copy of a descriptor."""

@@ -13,6 +13,7 @@ from nicplug_xml.host.connection import ensure_parking, require_network
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translated
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs
+from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope
 from nicplug_xml.plan import Expected
 from nicplug_xml.planes import hub
@@ -82,9 +83,14 @@ class Domain(Descriptors):
                 self._restore_bandwidth(xml)
             raise
 
-    def set_metadata(self, xml: str | None, scope: Scope) -> None:
+    def record(self, entry: Entry, scope: Scope) -> None:
+        # Read anew: another NIC of the domain may have been changed since the plan was made.
+        now = view(self.xml(scope))
+        keys = {nic.key for nic in now.interfaces}
+        others = {other.key: other for other in now.entries if other.key in keys}
+        text = metadata.format_entries({**others, entry.key: entry}.values(), alone=True)
         with translated():
-            self.dom.setMetadata(_METADATA_ELEMENT, xml, metadata.PREFIX, metadata.URI, _AFFECT[scope])
+            self.dom.setMetadata(_METADATA_ELEMENT, text, metadata.PREFIX, metadata.URI, _AFFECT[scope])
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         return self._monitor.command(command, arguments)
@@ -117,8 +123,10 @@ class Domain(Descriptors):
 
     def _restore_bandwidth(self, xml: str) -> None:
         """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
-        device = Document(xml).root.get("target", "dev") or ""
-        nic = next(nic for nic in self.read(Scope.LIVE).interfaces if nic.target == device)
+        key = metadata.key_of(Document(xml).root)
+        nic = self._interface(key, Scope.LIVE)
+        if nic is None or not nic.target:
+            return
         bandwidth = Document(nic.xml).root.find("bandwidth")
         limits = {
             f"{way}.{limit}": int((bandwidth.get(way, limit) if bandwidth else None) or 0)
@@ -126,7 +134,7 @@ class Domain(Descriptors):
             for limit in ("average", "peak", "burst")
         }
         with translated():
-            self.dom.setInterfaceParameters(device, limits, _AFFECT[Scope.LIVE])
+            self.dom.setInterfaceParameters(nic.target, limits, _AFFECT[Scope.LIVE])
 
     def _interface(self, key: str, scope: Scope) -> Interface | None:
         return next((nic for nic in self.read(scope).interfaces if nic.key == key), None)

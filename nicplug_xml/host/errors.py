@@ -52,7 +52,9 @@ def translate(error: libvirt.libvirtError, hint: str = "") -> NicplugError:
     import libvirt
 
     code = error.get_error_code()
+    # What libvirt quotes of other programs may have lines.
+    said = " ".join(str(error).split())
     for name, kind in _CLASSES.items():
         if getattr(libvirt, name) == code:
-            return kind(str(error), hint=hint)
-    return OperationError(str(error), hint=hint)
+            return kind(said, hint=hint)
+    return OperationError(said, hint=hint)

@@ -81,10 +81,27 @@ class QmpMonitor:
 
 
 def netdevs(monitor: Monitor) -> frozenset[str]:
-    """Return the ids of a QEMU's netdevs and NICs, asked with ``info network``: QMP knows no query for it."""
-    text = monitor.command("human-monitor-command", {"command-line": "info network"})
-    lines = (line.lstrip(" \\") for line in str(text).splitlines())
+    """Return the ids of a QEMU's netdevs and NICs, asked with ``info network``: QMP knows no query for it.
+
+    Of a netdev that has joined a hub it is the port's id.
+    """
+    lines = (line.lstrip(" \\") for line in info_network(monitor).splitlines())
     return frozenset(line.partition(":")[0] for line in lines if ": index=" in line)
+
+
+def info_network(monitor: Monitor) -> str:
+    """Return what QEMU's ``info network`` prints, with line ends as they are here."""
+    text = monitor.command("human-monitor-command", {"command-line": "info network"})
+    return str(text).replace("\r\n", "\n")
+
+
+def netdev_types(monitor: Monitor) -> frozenset[str]:
+    """Return the types that a QEMU's ``netdev_add`` offers, asked with ``query-qmp-schema``."""
+    reply = monitor.command("query-qmp-schema", {})
+    assert isinstance(reply, list)
+    entities = {entity["name"]: entity for entity in reply}
+    argument = entities[entities["netdev_add"]["arg-type"]]
+    return frozenset(str(variant["case"]) for variant in argument["variants"])
 
 
 def _result(command: str, reply: Mapping[str, object]) -> object:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import socket
 import struct
 import threading
 from collections.abc import Callable
@@ -81,30 +82,45 @@ def netdev_type(descriptor: int) -> str:
     """Tell which QEMU netdev takes a descriptor.
 
     :returns: ``tap`` or ``socket``.
-    :raises UnsupportedError: none does, or it is one of several queues.
+    :raises NotFoundError: it is not open.
+    :raises UnsupportedError: no netdev takes it, or it is one of several queues.
     """
     try:
-        request = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(40))
-    except OSError:
-        pass
-    else:
-        if struct.unpack_from("H", request, 16)[0] & _IFF_MULTI_QUEUE:
-            raise UnsupportedError(
-                f"descriptor {descriptor} is a queue of a multiqueue tap, and a hub has one queue",
-                hint="open the tap without IFF_MULTI_QUEUE",
-            )
-        return "tap"
-    try:
-        is_socket = os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+        what = os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError as error:
         raise NotFoundError(
             f"there is no open descriptor {descriptor}", hint="open it, and let it be inherited"
         ) from error
-    if is_socket:
+    if what.startswith("socket:"):
+        _require_connected(descriptor)
         return "socket"
-    raise UnsupportedError(
-        f"descriptor {descriptor} is neither tap, macvtap nor socket", hint="open one of those"
-    )
+    try:
+        request = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(40))
+    except OSError as error:
+        raise UnsupportedError(
+            f"descriptor {descriptor} ({what}) is neither tap, macvtap nor socket",
+            hint="open one of those",
+        ) from error
+    if struct.unpack_from("H", request, 16)[0] & _IFF_MULTI_QUEUE:
+        raise UnsupportedError(
+            f"descriptor {descriptor} is a queue of a multiqueue tap, and a hub has one queue",
+            hint="open the tap without IFF_MULTI_QUEUE",
+        )
+    return "tap"
+
+
+def _require_connected(descriptor: int) -> None:
+    """Refuse a socket that QEMU would take and that carries nothing."""
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        try:
+            copy.getpeername()
+            connected = copy.type == socket.SOCK_STREAM
+        except OSError:
+            connected = False
+    if not connected:
+        raise UnsupportedError(
+            f"descriptor {descriptor} is no connected stream socket", hint="connect it first"
+        )
 
 
 def _open_macvtap(device: str, mode: str, mac: str) -> int:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
+from nicplug_xml.backends import direct
 from nicplug_xml.document import Document, Element, quoted
 from nicplug_xml.endpoints import BridgePort, Descriptor, Endpoint, MacvtapOn, Netdev, Passt, StreamTo
 from nicplug_xml.errors import OperationError
@@ -19,9 +20,11 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Interface, Scope
 from nicplug_xml.plan import (
     Connect,
+    LetGoFirst,
     Monitor,
     OpenMacvtap,
     OpenTap,
+    RequireNetdev,
     SendDescriptor,
     StartPasst,
     Step,
@@ -35,7 +38,12 @@ NEEDS_ALIAS = True
 ALWAYS_HELD = True
 
 #: Backend types that can be plugged in.
-KINDS = frozenset(("bridge", "network", "direct", "user", "mcast", "udp", "server", "client", "fd"))
+KINDS = frozenset(
+    (
+        *("bridge", "network", "direct", "user", "mcast", "udp", "server", "client", "fd"),
+        *("stream", "dgram", "l2tpv3", "vde"),
+    )
+)
 KEPT: frozenset[str] = frozenset()
 #: libvirt carries these out on a tap of its own making, which it has not got here.
 REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport"))
@@ -103,7 +111,12 @@ def is_deferred(_interface: Element, entry: Entry, netdevs: Collection[str] | No
     """Whether no backend has joined the NIC's hub: as recorded, and in a running domain as QEMU says."""
     if entry.connection is not Connection.ATTACHED:
         return True
-    return netdevs is not None and _generation(entry.key, netdevs) is None
+    return netdevs is not None and not has_joined(entry.key, netdevs)
+
+
+def has_joined(key: str, netdevs: Collection[str]) -> bool:
+    """Whether a backend has joined the hub of the NIC of that key."""
+    return _generation(key, netdevs) is not None
 
 
 def attach(
@@ -115,7 +128,11 @@ def attach(
     domain: Element,
     netdevs: Collection[str],
 ) -> tuple[list[Step], list[Step]]:
-    """Plan to join `nic` to an endpoint; what it was joined to leaves the hub first, and QEMU last."""
+    """Plan to join `nic` to an endpoint; what it was joined to leaves the hub first, and QEMU last.
+
+    Only a macvtap goes before the next one on the same device is made: the kernel has neither two of one MAC
+    there, nor any beside one in passthrough mode.
+    """
     if scope is Scope.CONFIG:
         return [], []
     old = _generation(nic.key, netdevs)
@@ -126,9 +143,14 @@ def attach(
     hubid = _hubid(domain, nic.key)
     if old is not None:
         # Never both at once: the hub would bridge the old network and the new one.
-        port = _port(nic.key, old, hubid)
-        steps.append(Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
-        dispose.append(Monitor("let go of the old backend", "netdev_del", {"id": _netdev(nic.key, old)}))
+        port, netdev = _port(nic.key, old, hubid), _netdev(nic.key, old)
+        part = Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
+        present = _macvtap(nic.backend)
+        if present and isinstance(endpoint, MacvtapOn) and present.device == endpoint.device:
+            steps = [part, LetGoFirst(netdev, tuple(_open_macvtap(netdev, nic, present))), *steps]
+        else:
+            steps.append(part)
+            dispose.append(Monitor("let go of the old backend", "netdev_del", {"id": netdev}))
     port = _port(nic.key, new, hubid)
     steps.append(Monitor("join the NIC's hub", "netdev_add", port, ("netdev_del", {"id": port["id"]})))
     return steps + _carrier(nic, link or "up", scope), dispose
@@ -154,6 +176,14 @@ def _carrier(nic: Interface, state: str, scope: Scope) -> list[Step]:
     if nic.carrier == (state != "down"):
         return []
     return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, scope)]
+
+
+def _macvtap(backend: Backend | None) -> MacvtapOn | None:
+    if backend is None or backend.type not in direct.TYPES:
+        return None
+    endpoint = direct.endpoint(backend, "")
+    assert isinstance(endpoint, MacvtapOn)
+    return endpoint
 
 
 def _open_tap(netdev: str, nic: Interface, endpoint: Endpoint) -> list[Step]:
@@ -183,7 +213,8 @@ def _use_descriptor(netdev: str, _nic: Interface, endpoint: Endpoint) -> list[St
 
 def _add_netdev(netdev: str, _nic: Interface, endpoint: Endpoint) -> list[Step]:
     assert isinstance(endpoint, Netdev)
-    return [_netdev_add({**endpoint.arguments, "id": netdev})]
+    look = [] if endpoint.always else [RequireNetdev(str(endpoint.arguments["type"]))]
+    return [*look, _netdev_add({**endpoint.arguments, "id": netdev})]
 
 
 #: How each kind of endpoint becomes a QEMU netdev.

@@ -164,7 +164,7 @@ def test_bad_xml_defines_nothing(libvirt_connection: libvirt.virConnect, make: C
     assert [dom.name() for dom in libvirt_connection.listAllDomains()] == before
 
 
-@pytest.mark.parametrize("failing", ["set_metadata", "check"])
+@pytest.mark.parametrize("failing", ["record", "check"])
 @pytest.mark.parametrize("operation", ["plug", "move", "unplug"])
 def test_a_late_failure_is_rolled_back(
     deferred_guest: NewGuest,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from nicplug_xml.errors import OperationError
+from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Scope
 from nicplug_xml.plan import Expected
 
@@ -52,7 +53,7 @@ class FakeHost:
     """A `nicplug_xml.plan.Host` that notes what is done to it, and fails when it is told to."""
 
     devices: dict[Scope, str] = field(default_factory=dict)
-    metadata: dict[Scope, str | None] = field(default_factory=dict)
+    entries: dict[Scope, Entry] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     fail_at: int | None = None
     error: BaseException = field(default_factory=lambda: OperationError("no such luck"))
@@ -66,9 +67,9 @@ class FakeHost:
         self._call("update_device")
         self.devices[scope] = xml
 
-    def set_metadata(self, xml: str | None, scope: Scope) -> None:
-        self._call("set_metadata")
-        self.metadata[scope] = xml
+    def record(self, entry: Entry, scope: Scope) -> None:
+        self._call("record")
+        self.entries[scope] = entry
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         self._call(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("attach-backend", "vm1"), "INTERFACE"),
         (("attach-backend", "vm1", "x", "--bridge", "b", "--network", "n"), "not allowed with"),
         (("set-link", "vm1", "x", "sideways"), "sideways"),
+        ((*TEST, "attach-backend", "test", "x", "--vlan", "3"), "--vlan needs a backend"),
+        ((*TEST, "attach-backend", "test", "x", "--bridge", ""), "--bridge names nothing"),
+        ((*TEST, "attach-backend", "test", "x", "--mode", "vepa"), "--mode says nothing"),
+        ((*TEST, "detach-backend", "test", "x", "--live", "--current"), "--current excludes"),
     ],
 )
 def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str) -> None:
@@ -137,10 +142,12 @@ def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ((*TEST, "list", "nope"), "no domain 'nope'"),
         ((*TEST, "dumpxml", "nope"), "no domain 'nope'"),
+        ((*TEST, "dumpxml", "99999999999"), "no domain '99999999999'"),
+        ((*TEST, "detach-backend", "test", ""), "no interface was named"),
+        ((*TEST, "attach-backend", "test", "x", "--fd", "99999999999"), "no open descriptor 99999999999"),
+        ((*TEST, "attach-backend", "test", "x", "--fd", "-1"), "no open descriptor -1"),
         ((*TEST, "attach-backend", "test", "vnet9"), "has no interface 'vnet9'"),
         ((*TEST, "attach-backend", "test", "aa:bb:cc:dd:ee:ff", "--network", "default"), "not provisioned"),
-        ((*TEST, "attach-backend", "test", "x", "--vlan", "3"), "--vlan needs a backend"),
-        ((*TEST, "detach-backend", "test", "x", "--live", "--current"), "--current excludes"),
         (("-c", "qemu+unix:///system?socket=/nowhere", "list"), "is the libvirt daemon running"),
         (("-c", "nonsense://", "list"), "no connection to nonsense://"),
     ],
@@ -152,3 +159,18 @@ def test_errors_are_one_line(
     assert (code, out) == (1, "")
     assert one_line(err)
     assert why in err
+
+
+def test_output_that_cannot_be_written_is_told() -> None:
+    import subprocess
+    import sys
+
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    for arguments in (["--help"], [*TEST, "list"]):
+        with open("/dev/full", "w") as full:
+            ran = subprocess.run(
+                [sys.executable, "-m", "nicplug_xml", *arguments],
+                stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False,
+            )  # fmt: skip
+        assert ran.returncode == 1
+        assert one_line(ran.stderr)

@@ -69,6 +69,16 @@ def test_what_the_hub_cannot_carry_out_is_refused() -> None:
         site().attach(limited)
 
 
+def test_what_would_lie_to_its_guest_is_refused() -> None:
+    nic = NIC.format("deferred", 1, "<model type='e1000e'/>")
+    for plane in ("tap", "hub"):
+        with pytest.raises(SchemaError, match="model 'e1000e' does not tell its guest"):
+            to_stock(domain(nic.replace(" type='user'", "")), plane=plane)
+    trusting = NIC.format("deferred", 1, "").replace("type='user'", "type='direct' trustGuestRxFilters='yes'")
+    with pytest.raises(SchemaError, match="receive filters"):
+        to_stock(domain(trusting))
+
+
 def test_qemu_is_believed_before_the_record() -> None:
     stock = to_stock(domain(NIC.format("attached", 1, "<alias name='ua-a'/>")), plane="hub")
     port = "nicplug-ua-a.0.port"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 import nicplug_xml
-from nicplug_xml._schema_explain import DEVICE_IS_BACKEND, SOURCE_NEEDS, SOURCE_OPTIONAL
+from nicplug_xml._schema_explain import DEVICE_IS_BACKEND, SOURCE_CHOICES, SOURCE_NEEDS, SOURCE_OPTIONAL
 from nicplug_xml._schema_files import Kind, grammar, libvirt_directory, schema_path
 from nicplug_xml.errors import SchemaError
 from nicplug_xml.model import Problem
@@ -123,6 +123,9 @@ def test_explanations_know_what_a_source_needs(sample: Path) -> None:
         if attribute in SOURCE_NEEDS[root.get("type")]:
             assert [problem.path for problem in problems] == ["/backend/source"]
             assert f"lacks the attribute {attribute}" in problems[0].message
+        elif attribute in sum(SOURCE_CHOICES.get(root.get("type"), ()), ()):
+            assert [problem.path for problem in problems] == ["/backend/source"]
+            assert "needs path, or address and port" in problems[0].message
         else:
             assert problems == []
         source.set(attribute, value)

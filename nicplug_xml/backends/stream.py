@@ -1,0 +1,59 @@
+"""Backends ``stream`` and ``dgram``: sockets as QEMU 7.2 and newer have them, UNIX sockets among them."""
+
+from __future__ import annotations
+
+from nicplug_xml.backends.common import required
+from nicplug_xml.document import Element
+from nicplug_xml.endpoints import Endpoint, Netdev, StreamTo
+from nicplug_xml.errors import SchemaError
+from nicplug_xml.model import Backend
+
+TYPES = ("stream", "dgram")
+HINT = "look with 'ss -ax' and 'ss -aun' on the hypervisor's host who has which socket"
+
+
+def describe(backend: Backend) -> str:
+    """Return the backend in words."""
+    source = backend.source
+    place = source.get("path") or f"{source.get('address', '')}:{source.get('port', '?')}"
+    return " ".join(filter(None, (backend.type, source.get("mode"), place)))
+
+
+def intended(backend: Backend) -> Backend:
+    """Return the backend as it can be plugged in again."""
+    return backend
+
+
+def endpoint(backend: Backend, _network: str) -> Endpoint:
+    """Return the netdev, or whom to connect to.
+
+    :raises SchemaError: the backend does not say where to.
+    """
+    source = backend.child("source")
+    if source is None or "path" not in source.attributes:
+        required(backend, "address")
+        required(backend, "port")
+    assert source is not None
+    if backend.type == "dgram":
+        arguments = {"type": "dgram", "remote": _address(source)}
+        local = source.find("local")
+        if local is not None:
+            arguments["local"] = _address(local)
+        elif "path" in source.attributes:
+            raise SchemaError(
+                "a dgram backend on UNIX sockets needs one of its own", hint="add <local path='…'/>"
+            )
+        return Netdev(arguments, always=False)
+    if source.attributes.get("mode") == "server":
+        return Netdev({"type": "stream", "server": True, "addr": _address(source)}, always=False)
+    if "path" in source.attributes:
+        return StreamTo(source.attributes["path"], None)
+    return StreamTo(source.attributes["address"], int(source.attributes["port"]))
+
+
+def _address(element: Element) -> dict[str, object]:
+    """Return the SocketAddress that an element's attributes stand for."""
+    where = element.attributes
+    if "path" in where:
+        return {"type": "unix", "path": where["path"]}
+    return {"type": "inet", "host": where.get("address", ""), "port": where.get("port", "")}

@@ -1,0 +1,173 @@
+"""A QEMU that somebody started by hand: what plane hub's steps act on without libvirt.
+
+Its NICs are to have an id that begins with ``ua-``, and a hubport of a name made of that, as in
+``-netdev hubport,id=nicplug-ua-nic0,hubid=0 -device virtio-net-pci,id=ua-nic0,netdev=nicplug-ua-nic0``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from nicplug_xml import metadata
+from nicplug_xml.document import Document, quoted
+from nicplug_xml.endpoints import Descriptor
+from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.host.descriptors import Descriptors
+from nicplug_xml.host.monitor import QmpMonitor, info_network, netdevs
+from nicplug_xml.metadata import Entry
+from nicplug_xml.model import Backend, Connection, Interface, Scope
+from nicplug_xml.plan import Expected, Plan
+from nicplug_xml.planes import hub
+from nicplug_xml.planner import Site
+from nicplug_xml.view import View, view
+
+_HUB = re.compile(r"^hub (\d+)$")
+_NIC_PORT = re.compile(rf"^ \\ ({hub.PREFIX}({metadata.USER_ALIAS}[^:]+)): \2: ")
+
+
+class QmpHost(Descriptors):
+    """A `nicplug_xml.plan.Host` on a QMP socket, for plane hub.
+
+    What a libvirt domain keeps in its metadata, this object keeps for as long as it is there. A NIC that has
+    no backend when it is made has its link set down.
+
+    :param path: the UNIX socket's path; QEMU serves one client at a time.
+    :raises OperationError: there is nobody to talk to.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._qmp = QmpMonitor(path)
+        super().__init__(self._qmp)
+        self.name = path
+        present = netdevs(self._monitor)
+        self._entries: dict[str, Entry] = {}
+        self._links: dict[str, str] = {}
+        for nic in self._hubs():
+            joined = hub.has_joined(nic, present)
+            connection = Connection.ATTACHED if joined else Connection.DEFERRED
+            self._entries[nic] = Entry(nic, hub.NAME, connection=connection)
+            self._set_link(nic, "up" if joined else "down")
+
+    def close(self) -> None:
+        """Close what is still open of ours, and hang up; QEMU goes on."""
+        super().close()
+        self._qmp.close()
+
+    def plan_attach(
+        self,
+        nic: str,
+        backend: Backend | None = None,
+        *,
+        fds: Iterable[int] = (),
+        announce: bool = True,
+    ) -> Plan:
+        """Plan to plug a NIC in, or to move it; `nicplug_xml.plan.carry_out` does it.
+
+        :param nic: its id.
+        :param backend: any of plane hub's but ``network``; None for the one that it had.
+        :param fds: an open descriptor to plug in instead.
+        :raises NicplugError: as for `nicplug_xml.plan_attach`.
+        """
+        from nicplug_xml.host.tap import netdev_type
+
+        site = self._site(nic)
+        if site.needs_network(backend):
+            _no_libvirt()
+        descriptors = [Descriptor(fd, netdev_type(fd)) for fd in fds]
+        given = Backend("fd") if descriptors and backend is None else backend
+        return site.attach(given, announce=announce, descriptor=descriptors[0] if descriptors else None)
+
+    def plan_detach(self, nic: str) -> Plan:
+        """Plan to unplug a NIC; see `plan_attach`."""
+        return self._site(nic).detach("")
+
+    def plan_set_link(self, nic: str, up: bool) -> Plan:
+        """Plan to set a NIC's link; see `plan_attach`."""
+        return self._site(nic).set_link("up" if up else "down")
+
+    def read(self) -> View:
+        """Return what is true now, in the form that libvirt would tell it."""
+        hubs = self._hubs()
+        nics = "".join(
+            f"<interface type='user'><mac address={quoted(self._mac(nic))}/>"
+            f"<link state={quoted(self._links[nic])}/><alias name={quoted(nic)}/></interface>"
+            for nic in hubs
+        )
+        ports = "".join(
+            f"<arg value='-netdev'/><arg value={quoted(f'hubport,id={hub.PREFIX}{nic},hubid={number}')}/>"
+            for nic, number in hubs.items()
+        )
+        ours = metadata.format_entries(self._entries.values(), alone=True, namespace=True)
+        return view(
+            f"<domain><metadata>{ours}</metadata><devices>{nics}</devices>"
+            f"<commandline xmlns={quoted(hub.URI)}>{ports}</commandline></domain>",
+            netdevs(self._monitor),
+        )
+
+    def update_device(self, xml: str, scope: Scope) -> None:
+        nic = Document(xml).root
+        self._set_link(nic.get("alias", "name") or "", nic.get("link", "state") or "up")
+
+    def record(self, entry: Entry, scope: Scope) -> None:
+        self._entries[entry.key] = entry
+
+    def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
+        return self._monitor.command(command, arguments)
+
+    def ensure_parking(self) -> None:
+        _no_libvirt()
+
+    def require_network(self, name: str) -> None:
+        _no_libvirt()
+
+    def check(self, expected: Expected) -> None:
+        nic = self._interface(expected.key)
+        if nic.connection is not expected.connection or nic.carrier != expected.carrier:
+            raise OperationError(f"QEMU has it {_state(nic)} afterwards")
+
+    def state(self, key: str) -> str:
+        try:
+            return _state(self._interface(key))
+        except Exception:  # this serves an error message; the error that it tells of comes first
+            return "in a state that could not be read"
+
+    def _site(self, nic: str) -> Site:
+        return Site(self.name, Scope.LIVE, self._interface(nic), self.read())
+
+    def _interface(self, key: str) -> Interface:
+        found = self.read().interfaces
+        for nic in found:
+            if nic.key == key:
+                return nic
+        raise NotFoundError(
+            f"the QEMU at {self.name} has no NIC '{key}' on a hubport {hub.PREFIX}{key}",
+            hint=f"it has {', '.join(nic.key for nic in found) or 'none'}",
+        )
+
+    def _set_link(self, nic: str, state: str) -> None:
+        self._monitor.command("set_link", {"name": nic, "up": state != "down"})
+        self._links[nic] = state
+
+    def _mac(self, nic: str) -> str:
+        path = f"/machine/peripheral/{nic}"
+        return str(self._monitor.command("qom-get", {"path": path, "property": "mac"}))
+
+    def _hubs(self) -> dict[str, int]:
+        """Return the hubs that NICs are on, by the NICs' ids."""
+        found, number = {}, 0
+        for line in info_network(self._monitor).splitlines():
+            if match := _HUB.match(line):
+                number = int(match[1])
+            elif match := _NIC_PORT.match(line):
+                found[match[2]] = number
+        return found
+
+
+def _state(nic: Interface) -> str:
+    return f"{nic.connection.value}, link {'up' if nic.carrier else 'down'}"
+
+
+def _no_libvirt() -> NoReturn:
+    raise UnsupportedError("libvirt's networks are not known to a QEMU without libvirt", hint="name a bridge")
