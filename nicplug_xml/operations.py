@@ -14,7 +14,7 @@ from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.host.connection import default_plane, ensure_parking, network_xml, parking_kind
-from nicplug_xml.host.domain import Domain
+from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
@@ -89,6 +89,13 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
             " have; the next change drops that entry",
             stacklevel=2,
         )
+    for nic in now.interfaces:
+        if scope is Scope.LIVE and nic.plane and nic.connection is Connection.DEFERRED and nic.carrier:
+            warnings.warn(
+                f"the guest sees a carrier on {nic.name} of '{domain.name}', and nothing is plugged in;"
+                " attach-backend or detach-backend make that right",
+                stacklevel=2,
+            )
     return [_status(domain, nic, scope) for nic in now.interfaces]
 
 
@@ -356,7 +363,8 @@ def _make(
         raise SchemaError(
             f"the domain XML is not valid: {problems[0]}", hint="'nicplug validate' shows all that is wrong"
         )
-    stock = to_stock(xml, plane=default_plane(conn) if plane == "auto" else plane, parking=parking_kind(conn))
+    chosen = default_plane(conn) if plane == "auto" else plane
+    stock = to_stock(xml, plane=chosen, parking=parking_kind(conn), recorded=recorded_planes(conn, xml))
     if any(nic.plane == tap.NAME for nic in view(stock).interfaces):
         ensure_parking(conn)
     with translated():

@@ -8,7 +8,7 @@ there. libvirt drops those, and its own order is used then.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from zlib import crc32
 
@@ -21,7 +21,13 @@ from nicplug_xml.planes import PLANES, Plane, choose, tap
 from nicplug_xml.stock import backend_of, interfaces_of, put_children, put_link, swapped
 
 
-def to_stock(xml: str | bytes, *, plane: str = "auto", parking: str = "network") -> str:
+def to_stock(
+    xml: str | bytes,
+    *,
+    plane: str = "auto",
+    parking: str = "network",
+    recorded: Mapping[str, str] | None = None,
+) -> str:
     """Rewrite extended domain XML to what stock libvirt understands.
 
     :param xml: a domain document. Text without ``connection`` on an interface is returned as it is.
@@ -29,6 +35,8 @@ def to_stock(xml: str | bytes, *, plane: str = "auto", parking: str = "network")
         backend it can have, and plane hub for the others.
     :param parking: where plane ``tap`` parks what is not plugged in: ``network``, or ``bridge`` for a
         connection without a network driver.
+    :param recorded: planes by the names that the metadata has for interfaces: what ``auto`` means for these,
+        where that plane can have the backend.
     :returns: the stock document.
     :raises SchemaError: the document is malformed or refused, or an interface cannot be what it says.
     :raises UnsupportedError: there is no such plane.
@@ -44,7 +52,7 @@ def to_stock(xml: str | bytes, *, plane: str = "auto", parking: str = "network")
         return text
     if parking not in tap.PARKING:
         raise SchemaError(f"there is no parking place '{parking}'", hint="use network or bridge")
-    _Rewriter(document, interfaces, plane, parking).rewrite(pluggable)
+    _Rewriter(document, interfaces, plane, parking, recorded or {}).rewrite(pluggable)
     return document.edited()
 
 
@@ -86,11 +94,19 @@ def to_extended(
 class _Rewriter:
     """The one pass over a document that `to_stock` makes."""
 
-    def __init__(self, document: Document, interfaces: list[Element], plane: str, parking: str) -> None:
+    def __init__(
+        self,
+        document: Document,
+        interfaces: list[Element],
+        plane: str,
+        parking: str,
+        recorded: Mapping[str, str],
+    ) -> None:
         self.document = document
         self.interfaces = interfaces
         self.plane = plane
         self.parking = parking
+        self.recorded = recorded
         self._aliases = {
             element.attributes.get("name", "") for element in document.root.below() if element.name == "alias"
         }
@@ -118,7 +134,7 @@ class _Rewriter:
 
     def _interface(self, element: Element) -> Entry:
         number = self.interfaces.index(element) + 1
-        plane = choose(self.plane, element.attributes.get("type"))
+        plane = self._choose(element)
         connection = _connection(element, f"/domain/devices/interface[{number}]", plane)
         key, generated = metadata.key_of(element), ""
         new: list[str] = []
@@ -148,6 +164,13 @@ class _Rewriter:
             return [*new, "<link state='down'/>"]
         put_link(self.document, element, "down")
         return new
+
+    def _choose(self, element: Element) -> Plane:
+        kind = element.attributes.get("type")
+        held = PLANES.get(self.recorded.get(metadata.key_of(element), ""))
+        if self.plane == "auto" and held is not None and (kind is None or kind in held.KINDS):
+            return held
+        return choose(self.plane, kind)
 
     def _new_alias(self, number: int) -> str:
         """Make an alias that no device of the domain has, nor another interface has been given."""
@@ -209,6 +232,10 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
         raise SchemaError(
             f"{path}: plane '{plane.NAME}' cannot keep a macvtap in step with the guest's receive filters",
             hint="leave trustGuestRxFilters out",
+        )
+    if plane.ALWAYS_HELD and (element.get("driver", "queues") or "1") != "1":
+        raise SchemaError(
+            f"{path}: plane '{plane.NAME}' has one queue for a NIC", hint="leave queues out, or use plane tap"
         )
     if element.get("model", "type") in UNTRUTHFUL_MODELS:
         raise SchemaError(

@@ -85,6 +85,10 @@ def _passt_options(root: Element) -> Iterator[str]:
 
 def _ranges(forward: Element) -> Iterator[tuple[int, int, int]]:
     """Yield first and last port of the host, and the guest's port that the first one leads to."""
+    if forward.find("range") is None:
+        raise UnsupportedError(
+            "a <portForward> without <range> would forward every port", hint="say which: <range start='…'/>"
+        )
     for item in _named(forward, "range"):
         if item.attributes.get("exclude") == "yes":
             raise UnsupportedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,12 @@ def _list(options: argparse.Namespace) -> int:
         domains = [find_domain(conn, name) for name in options.domains] or conn.listAllDomains()
     statuses = []
     for dom in sorted(domains, key=lambda dom: str(dom.name())):
-        statuses += operations.interfaces(dom, inactive=options.inactive)
+        try:
+            statuses += operations.interfaces(dom, inactive=options.inactive)
+        except NicplugError as error:
+            if options.domains:
+                raise
+            warnings.warn(f"a domain cannot be listed: {error}", stacklevel=2)  # it may have ended just now
     if options.json:
         print(json.dumps([output.status_json(status) for status in statuses], indent=2))
     else:

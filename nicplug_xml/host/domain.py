@@ -140,6 +140,20 @@ class Domain(Descriptors):
         return next((nic for nic in self.read(scope).interfaces if nic.key == key), None)
 
 
+def recorded_planes(conn: libvirt.virConnect, xml: str) -> dict[str, str]:
+    """Return which plane holds which interface in the definition that a domain document would replace."""
+    import libvirt
+
+    root = Document(xml).root
+    name, uuid = (found.content.strip() if (found := root.find(tag)) else "" for tag in ("name", "uuid"))
+    try:
+        dom = conn.lookupByUUIDString(uuid) if uuid else conn.lookupByName(name)
+        definition = dom.XMLDesc(_XML_INACTIVE)
+    except libvirt.libvirtError:
+        return {}
+    return {nic.key: nic.plane for nic in view(definition).interfaces if nic.plane}
+
+
 def _state(nic: Interface) -> str:
     if nic.connection is Connection.DEFERRED:
         return "deferred (unplugged)"

@@ -83,10 +83,10 @@ class QmpMonitor:
 def netdevs(monitor: Monitor) -> frozenset[str]:
     """Return the ids of a QEMU's netdevs and NICs, asked with ``info network``: QMP knows no query for it.
 
-    Of a netdev that has joined a hub it is the port's id.
+    What is on a hub has a line with the port's id before its own.
     """
-    lines = (line.lstrip(" \\") for line in info_network(monitor).splitlines())
-    return frozenset(line.partition(":")[0] for line in lines if ": index=" in line)
+    lines = (line.lstrip(" \\").partition(": index=") for line in info_network(monitor).splitlines())
+    return frozenset(name for names, index, _ in lines if index for name in names.split(": "))
 
 
 def info_network(monitor: Monitor) -> str:

@@ -46,7 +46,7 @@ KINDS = frozenset(
 )
 KEPT: frozenset[str] = frozenset()
 #: libvirt carries these out on a tap of its own making, which it has not got here.
-REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport"))
+REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
 
 #: libvirt's namespace for what it passes through to QEMU.
 URI = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -54,6 +54,7 @@ URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 #: What the ids of our netdevs begin with.
 PREFIX = "nicplug-"
 
+_ANY_HUBID = re.compile(r"\bhubid\W{1,8}(0x[0-9a-fA-F]+|[1-9]\d*|0)")
 _HUBPORT = re.compile(rf"^hubport,id=({PREFIX}[^,]+),hubid=(\d+)$")
 
 
@@ -67,8 +68,8 @@ def provision(document: Document, keys: Sequence[str]) -> None:
     """Add a hubport to the domain for each interface, and point the interface's frontend at it."""
     if not keys:
         return
-    used = {int(number) for number in re.findall(rb"\bhubid=(\d+)", document.data)}
-    free = (number for number in range(len(used) + len(keys)) if number not in used)
+    used = _used_hubs(document.root)
+    free = (number for number in range(1, len(used) + len(keys) + 1) if number not in used)
     hubs = dict(zip(keys, free, strict=False))
 
     def arguments(prefix: str) -> list[str]:
@@ -139,6 +140,8 @@ def attach(
     new = 0 if old else 1
     netdev = _netdev(nic.key, new)
     steps = _OPEN[type(endpoint)](netdev, nic, endpoint)
+    if netdev in netdevs:
+        steps.insert(0, LetGoFirst(netdev, (), "let go of what an interrupted move has left"))
     dispose: list[Step] = []
     hubid = _hubid(domain, nic.key)
     if old is not None:
@@ -162,14 +165,14 @@ def detach(
     """Plan to part `nic` from its backend, the carrier first."""
     if scope is Scope.CONFIG:
         return [], []
-    carrier = _carrier(nic, "down", scope)
+    steps = _carrier(nic, "down", scope)
     old = _generation(nic.key, netdevs)
-    if old is None:
-        return carrier, []
-    port = _port(nic.key, old, _hubid(domain, nic.key))
-    leave = Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
-    dispose = Monitor("let go of the backend", "netdev_del", {"id": _netdev(nic.key, old)})
-    return [*carrier, leave], [dispose]
+    if old is not None:
+        port = _port(nic.key, old, _hubid(domain, nic.key))
+        steps.append(Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
+    # More than one are there after a move that was interrupted.
+    left = [_netdev(nic.key, number) for number in (0, 1) if _netdev(nic.key, number) in netdevs]
+    return steps, [Monitor("let go of the backend", "netdev_del", {"id": netdev}) for netdev in left]
 
 
 def _carrier(nic: Interface, state: str, scope: Scope) -> list[Step]:
@@ -265,6 +268,12 @@ def _hubid(domain: Element, key: str) -> int:
         f"the domain has no hubport for {key}: its <qemu:commandline> was changed",
         hint="define the domain anew with nicplug, and restart it",
     )
+
+
+def _used_hubs(domain: Element) -> set[int]:
+    """Return the hubs that the user's own arguments name, in QEMU's notation or in JSON; 0 is QEMU's own."""
+    values = (item.attributes.get("value", "") for line in _named(domain, "commandline") for item in line)
+    return {int(number, 0) for value in values for number in _ANY_HUBID.findall(value)}
 
 
 def _property(prefix: str, key: str) -> str:

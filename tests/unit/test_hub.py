@@ -6,8 +6,10 @@ import pytest
 from lxml import etree
 
 from nicplug_xml import to_extended, to_stock
-from nicplug_xml.backends import BACKENDS, bridge, user
+from nicplug_xml.backends import BACKENDS, bridge, direct, user
+from nicplug_xml.document import quoted
 from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.host.monitor import netdevs
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes import hub
 from nicplug_xml.planner import Site
@@ -109,12 +111,16 @@ def test_plug() -> None:
     ]  # fmt: skip
     assert '"type": "user", "id": "nicplug-ua-a.1"' in lines[0]
     assert (
-        '"type": "hubport", "id": "nicplug-ua-a.1.port", "hubid": 0, "netdev": "nicplug-ua-a.1"' in lines[1]
+        '"type": "hubport", "id": "nicplug-ua-a.1.port", "hubid": 1, "netdev": "nicplug-ua-a.1"' in lines[1]
     )
 
 
 def test_a_move_never_has_both_in_the_hub_and_lets_go_last() -> None:
-    steps = site("attached", ("nicplug-ua-a.1.port",)).attach(bridge.backend("br0"), announce=False).steps
+    steps = (
+        site("attached", ("nicplug-ua-a.1", "nicplug-ua-a.1.port"))
+        .attach(bridge.backend("br0"), announce=False)
+        .steps
+    )
     text = [step.describe() for step in steps]
     out = next(
         n for n, line in enumerate(text) if '"netdev_del", "arguments": {"id": "nicplug-ua-a.1.port"' in line
@@ -125,8 +131,23 @@ def test_a_move_never_has_both_in_the_hub_and_lets_go_last() -> None:
     assert text[-1].endswith('"netdev_del", "arguments": {"id": "nicplug-ua-a.1"}}')
 
 
+def test_what_an_interrupted_move_has_left_goes() -> None:
+    left = ("nicplug-ua-a.0", "nicplug-ua-a.1", "nicplug-ua-a.1.port")
+    attach = [step.describe() for step in site("attached", left).attach(bridge.backend("br0")).steps]
+    assert attach[0].endswith('"netdev_del", "arguments": {"id": "nicplug-ua-a.0"}}')
+    detach = [step.describe() for step in site("attached", left).detach("network").steps][-2:]
+    assert [line.split('"id": ')[1] for line in detach] == ['"nicplug-ua-a.0"}}', '"nicplug-ua-a.1"}}']
+
+
+@pytest.mark.parametrize("taken", ["hubport,id=a,hubid=1", '{"type":"hubport","hubid":1}', "x,hubid=0x1"])
+def test_hubs_of_the_user_are_not_taken(taken: str) -> None:
+    own = f"<q:commandline {NS}><q:arg value={quoted(taken)}/></q:commandline>"
+    stock = to_stock(domain(NIC.format("deferred", 1, "<alias name='ua-a'/>"), rest=own), plane="hub")
+    assert "hubport,id=nicplug-ua-a,hubid=2" in stock
+
+
 def test_unplug_takes_the_carrier_first() -> None:
-    steps = site("attached", ("nicplug-ua-a.0.port",)).detach("network").steps
+    steps = site("attached", ("nicplug-ua-a.0", "nicplug-ua-a.0.port")).detach("network").steps
     kinds = [step.describe().split()[0] for step in steps]
     assert kinds == ["monitor", "libvirt", "check", "monitor"]  # its link is down in the stock XML already
     assert not site().detach("network").steps
@@ -144,3 +165,50 @@ def test_the_persistent_definition_is_only_recorded() -> None:
 
 def test_every_type_of_the_plane_has_a_backend() -> None:
     assert set(BACKENDS) == hub.KINDS
+
+
+def test_a_macvtap_leaves_before_the_next_one_on_its_device() -> None:
+    nic = NIC.format("attached", 1, "<source dev='eth1' mode='bridge'/><alias name='ua-a'/>")
+    stock = to_stock(domain(nic.replace("'user'", "'direct'")), plane="hub")
+    now = view(stock, {"nicplug-ua-a.0.port"})
+    one = Site("vm1", Scope.LIVE, now.interfaces[0], now)
+
+    def order(device: str) -> tuple[int, int]:
+        text = [step.describe() for step in one.attach(direct.backend(device, "passthrough")).steps]
+        made = next(n for n, line in enumerate(text) if "mode passthru" in line)
+        gone = next(n for n, line in enumerate(text) if line.endswith('{"id": "nicplug-ua-a.0"}}'))
+        return made, gone
+
+    made, gone = order("eth1")
+    assert gone < made
+    made, gone = order("eth2")
+    assert made < gone
+
+
+def test_the_recorded_plane_is_kept() -> None:
+    xml = domain(NIC.format("attached", 1, "<alias name='ua-a'/>").replace("'user'", "'bridge'"))
+    assert view(to_stock(xml, recorded={"ua-a": "hub"})).interfaces[0].plane == "hub"
+    assert view(to_stock(xml, plane="tap", recorded={"ua-a": "hub"})).interfaces[0].plane == "tap"
+    user = domain(NIC.format("attached", 1, "<alias name='ua-a'/>"))
+    assert view(to_stock(user, recorded={"ua-a": "tap"})).interfaces[0].plane == "hub"
+
+
+@pytest.mark.parametrize("child", ["<mtu size='9000'/>", "<driver queues='4'/>", "<coalesce/>"])
+def test_what_would_not_start_is_refused(child: str) -> None:
+    with pytest.raises(SchemaError, match="plane 'hub'"):
+        to_stock(domain(NIC.format("deferred", 1, child)), plane="hub")
+
+
+def test_what_is_on_a_hub_is_among_the_netdevs() -> None:
+    class Monitor:
+        def command(self, command: str, arguments: object, fd: int | None = None) -> object:
+            return (
+                "hub 1\r\n"
+                " \\ nicplug-ua-a.0.port: nicplug-ua-a.0: index=0,type=socket,socket: fd=17\r\n"
+                " \\ nicplug-ua-a: ua-a: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:00:00:01\r\n"
+                "hostua-a: index=0,type=user,net=10.0.2.0,restrict=off\r\n"
+            )
+
+    assert netdevs(Monitor()) == {
+        "nicplug-ua-a.0.port", "nicplug-ua-a.0", "nicplug-ua-a", "ua-a", "hostua-a"
+    }  # fmt: skip

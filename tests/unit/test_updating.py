@@ -48,7 +48,7 @@ def site(xml: str, plane: str = "tap", scope: Scope = Scope.LIVE) -> Site:
     stock = to_stock(f"<domain><name>vm1</name><devices>{xml}</devices></domain>", plane=plane)
     if "'attached'" in xml and plane == "hub" and scope is Scope.LIVE and "state='down'" not in xml:
         stock = stock.replace("<link state='down'/>", "<link state='up'/>")
-    netdevs = {"nicplug-ua-a.1.port"} if "'attached'" in xml else set()
+    netdevs = {"nicplug-ua-a.1", "nicplug-ua-a.1.port"} if "'attached'" in xml else set()
     now = view(stock, netdevs if scope is Scope.LIVE else None)
     return Site("vm1", scope, now.interfaces[0], now)
 
