@@ -7,7 +7,7 @@ Documents with a DOCTYPE are refused, so no entity of theirs is ever expanded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 from xml.parsers import expat
 
@@ -18,6 +18,7 @@ MARK = "nicplug"
 
 #: As libxml2 has it, so that libvirt would refuse what is deeper.
 _DEEPEST = 256
+_TOO_DEEP = f"elements are nested more than {_DEEPEST} deep, as in no domain"
 
 _ATTRIBUTE = re.compile(rb"""(\s+)([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _START_TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
@@ -81,7 +82,10 @@ class Element:
 
     def find(self, name: str) -> Element | None:
         """Return the first child of that name, whatever its namespace, or None."""
-        return next((child for child in self.children if child.name == name), None)
+        for child in self.children:
+            if child.tag == name or child.name == name:
+                return child
+        return None
 
     def get(self, child: str, attribute: str) -> str | None:
         """Return an attribute of the first child of that name, or None when either is missing."""
@@ -100,28 +104,49 @@ class Document:
 
     :param text: well-formed XML without a DOCTYPE. What an encoding declaration in it says is not
         looked at: the text is decoded already.
+    :param skip: elements that nobody wants to find, by their parent's tag and their own: they are only
+        checked to be well-formed, which takes a third of the time.
     :raises SchemaError: it is not well-formed, or it has a DOCTYPE.
     :ivar marks: our own processing instructions, ``<?nicplug TEXT?>``: text, offset, end.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, skip: Callable[[str, str], bool] | None = None) -> None:
+        self._skip = skip
         self.data = text.encode("utf-8", "surrogatepass")
         self.marks: list[tuple[str, int, int]] = []
         self._edits: list[tuple[int, int, bytes]] = []
         self.root = self._parse()
 
     def _parse(self) -> Element:
-        data = self.data
+        data, skip = self.data, self._skip
         parser = expat.ParserCreate("utf-8", " ")
         first: list[Element] = []
         opened: list[Element] = []
 
+        skipped = 0
+
+        def skip_started(_tag: str, _attributes: dict[str, str]) -> None:
+            nonlocal skipped
+            skipped += 1
+            if skipped == _DEEPEST:
+                raise SchemaError(_TOO_DEEP)
+
+        def skip_ended(_tag: str) -> None:
+            nonlocal skipped
+            skipped -= 1
+            if skipped == 0:
+                parser.StartElementHandler = started
+                parser.EndElementHandler = ended
+
         def started(tag: str, attributes: dict[str, str]) -> None:
+            if skip is not None and opened and skip(opened[-1].tag, tag):
+                parser.StartElementHandler = skip_started
+                parser.EndElementHandler = skip_ended
+                skip_started(tag, attributes)
+                return
             element = Element(data, tag, attributes, parser.CurrentByteIndex)
             if len(opened) == _DEEPEST:
-                raise SchemaError(
-                    f"elements are nested more than {_DEEPEST} deep", hint="no domain is like that"
-                )
+                raise SchemaError(_TOO_DEEP)
             if opened:
                 parent = opened[-1]
                 if parent.children:

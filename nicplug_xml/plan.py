@@ -9,7 +9,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -24,8 +24,11 @@ class Host(Protocol):
     def update_device(self, xml: str, scope: Scope) -> None:
         """Hand an ``<interface>`` to libvirt's virDomainUpdateDeviceFlags."""
 
-    def record(self, entry: Entry, scope: Scope) -> None:
-        """Put an entry into our metadata, in the place of the one of its key (virDomainSetMetadata)."""
+    def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
+        """Put an entry into our metadata, in the place of the one of its key (virDomainSetMetadata).
+
+        :param keys: the interfaces that the domain has; other entries are dropped.
+        """
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         """Carry out a QEMU monitor command and return what it returns."""
@@ -337,10 +340,12 @@ class Record(NamedTuple):
 
     :param entry: the entry as it is to be.
     :param undo_entry: the entry as it was.
+    :param keys: the interfaces that the domain has; entries of others are dropped.
     """
 
     entry: Entry
     undo_entry: Entry
+    keys: frozenset[str]
     scope: Scope
     summary: str = "record it in the domain's metadata"
 
@@ -348,10 +353,10 @@ class Record(NamedTuple):
         return f"libvirt  virDomainSetMetadata({self.scope.value}) {one_line(self.entry.to_xml())}"
 
     def apply(self, host: Host) -> None:
-        host.record(self.entry, self.scope)
+        host.record(self.entry, self.keys, self.scope)
 
     def undo(self, host: Host) -> None:
-        host.record(self.undo_entry, self.scope)
+        host.record(self.undo_entry, self.keys, self.scope)
 
 
 class Check(NamedTuple):

@@ -230,7 +230,8 @@ class Site:
     def _record(self, connection: Connection, link: str | None, backend: Backend | None) -> Record:
         """Record what the stock XML does not show."""
         entry = next(entry for entry in self.view.entries if entry.key == self.nic.key)
-        return Record(_recorded(entry, connection, link, backend), entry, self.scope)
+        keys = frozenset(nic.key for nic in self.view.interfaces)
+        return Record(_recorded(entry, connection, link, backend), entry, keys, self.scope)
 
 
 def _recorded(entry: Entry, connection: Connection, link: str | None, backend: Backend | None) -> Entry:

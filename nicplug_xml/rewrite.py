@@ -8,6 +8,7 @@ there. libvirt drops those, and its own order is used then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from zlib import crc32
@@ -18,7 +19,10 @@ from nicplug_xml.errors import SchemaError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, UNTRUTHFUL_MODELS, Backend, Connection
 from nicplug_xml.planes import PLANES, Plane, choose, tap
-from nicplug_xml.stock import backend_of, interfaces_of, put_children, put_link, swapped
+from nicplug_xml.stock import backend_of, interfaces_of, parse_domain, put_children, put_link, swapped
+
+#: Aliases of all devices, also of those that are not looked at otherwise.
+_ALIAS = re.compile(rb"""<alias\s+name\s*=\s*["']([^"']+)""")
 
 
 def to_stock(
@@ -45,7 +49,7 @@ def to_stock(
     if "connection" not in text:
         check(text)
         return text
-    document = Document(text)
+    document = parse_domain(text)
     interfaces = list(interfaces_of(document.root))
     pluggable = [item for item in interfaces if "connection" in item.attributes]
     if not pluggable:
@@ -72,7 +76,7 @@ def to_extended(
     if metadata.URI not in text:
         check(text)
         return text
-    document = Document(text)
+    document = parse_domain(text)
     element = metadata.find(document.root)
     if element is None:
         return text
@@ -107,9 +111,7 @@ class _Rewriter:
         self.plane = plane
         self.parking = parking
         self.recorded = recorded
-        self._aliases = {
-            element.attributes.get("name", "") for element in document.root.below() if element.name == "alias"
-        }
+        self._aliases = {found.decode() for found in _ALIAS.findall(document.data)}
 
     def rewrite(self, pluggable: list[Element]) -> None:
         if self.document.root.tag != "domain":

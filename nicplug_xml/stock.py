@@ -8,6 +8,14 @@ from nicplug_xml.document import Document, Element
 from nicplug_xml.model import BACKEND_CHILDREN, Backend
 
 
+def parse_domain(xml: str) -> Document:
+    """Parse a domain document; of its devices, interfaces alone are there to be found.
+
+    :raises SchemaError: the document is malformed or refused.
+    """
+    return Document(xml, skip=lambda parent, tag: parent == "devices" and tag != "interface")
+
+
 def interfaces_of(domain: Element) -> Iterator[Element]:
     """Yield the ``<interface>`` elements of a ``<domain>``."""
     for devices in domain:

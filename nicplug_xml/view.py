@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from nicplug_xml import metadata
-from nicplug_xml.document import Document, Element
+from nicplug_xml.document import Element
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface
 from nicplug_xml.planes import PLANES
-from nicplug_xml.stock import backend_of, interfaces_of
+from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def view(xml: str, netdevs: Collection[str] | None = None) -> View:
         is believed.
     :raises SchemaError: the document is malformed or refused.
     """
-    root = Document(xml).root
+    root = parse_domain(xml).root
     entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
     found = (
         _interface(element, entries.get(metadata.key_of(element)), netdevs) for element in interfaces_of(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from nicplug_xml import backends, metadata
@@ -11,12 +11,13 @@ from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
 from nicplug_xml.host.connection import ensure_parking, require_network
 from nicplug_xml.host.descriptors import Descriptors
-from nicplug_xml.host.errors import translated
+from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope
 from nicplug_xml.plan import Expected
 from nicplug_xml.planes import hub
+from nicplug_xml.stock import parse_domain
 from nicplug_xml.view import View, view
 
 if TYPE_CHECKING:
@@ -83,14 +84,23 @@ class Domain(Descriptors):
                 self._restore_bandwidth(xml)
             raise
 
-    def record(self, entry: Entry, scope: Scope) -> None:
+    def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
         # Read anew: another NIC of the domain may have been changed since the plan was made.
-        now = view(self.xml(scope))
-        keys = {nic.key for nic in now.interfaces}
-        others = {other.key: other for other in now.entries if other.key in keys}
-        text = metadata.format_entries({**others, entry.key: entry}.values(), alone=True)
+        entries = {other.key: other for other in self._entries(scope) if other.key in keys}
+        text = metadata.format_entries({**entries, entry.key: entry}.values(), alone=True)
         with translated():
             self.dom.setMetadata(_METADATA_ELEMENT, text, metadata.PREFIX, metadata.URI, _AFFECT[scope])
+
+    def _entries(self, scope: Scope) -> list[Entry]:
+        import libvirt
+
+        try:
+            text = self.dom.metadata(_METADATA_ELEMENT, metadata.URI, _AFFECT[scope])
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                raise translate(error) from error
+            return []
+        return metadata.parse(Document(text).root)
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         return self._monitor.command(command, arguments)
@@ -144,7 +154,7 @@ def recorded_planes(conn: libvirt.virConnect, xml: str) -> dict[str, str]:
     """Return which plane holds which interface in the definition that a domain document would replace."""
     import libvirt
 
-    root = Document(xml).root
+    root = parse_domain(xml).root
     name, uuid = (found.content.strip() if (found := root.find(tag)) else "" for tag in ("name", "uuid"))
     try:
         dom = conn.lookupByUUIDString(uuid) if uuid else conn.lookupByName(name)

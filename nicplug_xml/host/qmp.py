@@ -7,7 +7,7 @@ Its NICs are to have an id that begins with ``ua-``, and a hubport of a name mad
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NoReturn
 
 from nicplug_xml import metadata
@@ -110,7 +110,7 @@ class QmpHost(Descriptors):
         nic = Document(xml).root
         self._set_link(nic.get("alias", "name") or "", nic.get("link", "state") or "up")
 
-    def record(self, entry: Entry, scope: Scope) -> None:
+    def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
         self._entries[entry.key] = entry
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:

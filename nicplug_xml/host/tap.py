@@ -6,11 +6,13 @@ The authority is the kernel's Documentation/networking/tuntap.rst, rtnetlink(7) 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,6 +27,11 @@ _IFF_MULTI_QUEUE = 0x0100
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWNS = 0x00020000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
+
+#: What the kernel says where another macvtap is in the way, and for how long (seconds) one may be that has been
+#: closed: a namespace goes some time after its last descriptor.
+_IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
+_LINGERING = 2.0
 
 T = TypeVar("T")
 
@@ -75,7 +82,15 @@ def open_macvtap(device: str, mode: str, mac: str) -> int:
     :raises NotFoundError: there is no such device.
     :raises OperationError: the kernel refuses.
     """
-    return _in_thread(lambda: _open_macvtap(device, mode, mac))
+    deadline = time.monotonic() + _LINGERING
+    while True:
+        try:
+            return _in_thread(lambda: _open_macvtap(device, mode, mac))
+        except OperationError as error:
+            in_the_way = getattr(error.__cause__, "code", None) in _IN_THE_WAY
+            if not in_the_way or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def netdev_type(descriptor: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,7 +67,7 @@ class FakeHost:
         self._call("update_device")
         self.devices[scope] = xml
 
-    def record(self, entry: Entry, scope: Scope) -> None:
+    def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
         self._call("record")
         self.entries[scope] = entry
 

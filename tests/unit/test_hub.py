@@ -9,7 +9,7 @@ from nicplug_xml import to_extended, to_stock
 from nicplug_xml.backends import BACKENDS, bridge, direct, user
 from nicplug_xml.document import quoted
 from nicplug_xml.errors import SchemaError, UnsupportedError
-from nicplug_xml.host.monitor import netdevs
+from nicplug_xml.host import monitor
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes import hub
 from nicplug_xml.planner import Site
@@ -209,6 +209,6 @@ def test_what_is_on_a_hub_is_among_the_netdevs() -> None:
                 "hostua-a: index=0,type=user,net=10.0.2.0,restrict=off\r\n"
             )
 
-    assert netdevs(Monitor()) == {
+    assert monitor.netdevs(Monitor()) == {
         "nicplug-ua-a.0.port", "nicplug-ua-a.0", "nicplug-ua-a", "ua-a", "hostua-a"
     }  # fmt: skip

@@ -32,9 +32,9 @@ STEPS: tuple[Step, ...] = (
     EnsureParking("network nicplug-parking"),
     UpdateDevice("plug it into bridge br1", "<new/>", "<old/>", Scope.LIVE),
     Check(Expected("52:54:00:00:00:01", Scope.LIVE, Connection.ATTACHED, None, True)),
-    Record(NEW, OLD, Scope.LIVE),
+    Record(NEW, OLD, frozenset((OLD.key,)), Scope.LIVE),
     UpdateDevice("plug it into bridge br1", "<new/>", "<old/>", Scope.CONFIG),
-    Record(NEW, OLD, Scope.CONFIG),
+    Record(NEW, OLD, frozenset((OLD.key,)), Scope.CONFIG),
     Announce("net0"),
 )
 PLAN = Plan("plug vnet0 of vm1 into bridge br1", "52:54:00:00:00:01", Scope.LIVE, STEPS, "br1", "look at br1")
@@ -101,8 +101,8 @@ def test_an_undo_that_fails_is_told_and_stops_no_other(fake_host: FakeHost) -> N
     broken = UpdateDevice("break", "<new/>", "<old/>", Scope.LIVE)
 
     class Host(type(fake_host)):  # type: ignore[misc]
-        def record(self, entry: Entry, scope: Scope) -> None:
-            super().record(entry, scope)
+        def record(self, entry: Entry, keys: frozenset[str], scope: Scope) -> None:
+            super().record(entry, keys, scope)
             if entry == OLD:
                 raise OperationError("the database is gone")
 
