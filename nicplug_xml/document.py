@@ -111,75 +111,10 @@ class Document:
     """
 
     def __init__(self, text: str, skip: Callable[[str, str], bool] | None = None) -> None:
-        self._skip = skip
         self.data = text.encode("utf-8", "surrogatepass")
         self.marks: list[tuple[str, int, int]] = []
         self._edits: list[tuple[int, int, bytes]] = []
-        self.root = self._parse()
-
-    def _parse(self) -> Element:
-        data, skip = self.data, self._skip
-        parser = expat.ParserCreate("utf-8", " ")
-        first: list[Element] = []
-        opened: list[Element] = []
-
-        skipped = 0
-
-        def skip_started(_tag: str, _attributes: dict[str, str]) -> None:
-            nonlocal skipped
-            skipped += 1
-            if skipped == _DEEPEST:
-                raise SchemaError(_TOO_DEEP)
-
-        def skip_ended(_tag: str) -> None:
-            nonlocal skipped
-            skipped -= 1
-            if skipped == 0:
-                parser.StartElementHandler = started
-                parser.EndElementHandler = ended
-
-        def started(tag: str, attributes: dict[str, str]) -> None:
-            if skip is not None and opened and skip(opened[-1].tag, tag):
-                parser.StartElementHandler = skip_started
-                parser.EndElementHandler = skip_ended
-                skip_started(tag, attributes)
-                return
-            element = Element(data, tag, attributes, parser.CurrentByteIndex)
-            if len(opened) == _DEEPEST:
-                raise SchemaError(_TOO_DEEP)
-            if opened:
-                parent = opened[-1]
-                if parent.children:
-                    parent.children.append(element)  # type: ignore[attr-defined]
-                else:
-                    parent.children = [element]
-            else:
-                first.append(element)
-            opened.append(element)
-
-        def ended(_tag: str) -> None:
-            element = opened.pop()
-            element.close = element.end = at = parser.CurrentByteIndex
-            # Behind an empty-element tag expat stands at its end, otherwise at the start of the end tag.
-            if data[at : at + 2] != b"</":
-                return
-            if data[at - 2 : at] != b"/>" or element.children or element.open_end != at:
-                element.end = data.index(b">", at) + 1
-
-        def marked(target: str, text: str) -> None:
-            if target == MARK:
-                at = parser.CurrentByteIndex
-                self.marks.append((text, at, data.index(b"?>", at) + 2))
-
-        parser.StartElementHandler = started
-        parser.EndElementHandler = ended
-        parser.ProcessingInstructionHandler = marked
-        try:
-            _parse(parser, data)
-        finally:  # the handlers know the parser, and it them
-            parser.StartElementHandler = parser.EndElementHandler = None
-            parser.ProcessingInstructionHandler = None
-        return first[0]
+        self.root = _Builder(self.data, self.marks, skip).parse()
 
     def prefix(self, element: Element) -> str:
         """Return the prefix that the element's name is written with, colon included, or an empty string."""
@@ -244,6 +179,83 @@ class Document:
             at = end
         parts.append(self.data[at:])
         return b"".join(parts).decode("utf-8", "surrogatepass")
+
+
+class _Builder:
+    """Makes elements of what expat tells."""
+
+    __slots__ = ("data", "first", "marks", "opened", "parser", "skip", "skipped")
+
+    def __init__(
+        self, data: bytes, marks: list[tuple[str, int, int]], skip: Callable[[str, str], bool] | None
+    ) -> None:
+        self.data = data
+        self.marks = marks
+        self.skip = skip
+        self.skipped = 0
+        self.first: Element | None = None
+        self.opened: list[Element] = []
+        self.parser = expat.ParserCreate("utf-8", " ")
+
+    def parse(self) -> Element:
+        parser = self.parser
+        parser.StartElementHandler = self.started
+        parser.EndElementHandler = self.ended
+        parser.ProcessingInstructionHandler = self.marked
+        try:
+            _parse(parser, self.data)
+        finally:  # its handlers know us, and we know it
+            parser.StartElementHandler = parser.EndElementHandler = None
+            parser.ProcessingInstructionHandler = None
+        if self.first is None:
+            raise AssertionError("expat has accepted this document")
+        return self.first
+
+    def started(self, tag: str, attributes: dict[str, str]) -> None:
+        opened = self.opened
+        if self.skip is not None and opened and self.skip(opened[-1].tag, tag):
+            self.parser.StartElementHandler = self.skip_started
+            self.parser.EndElementHandler = self.skip_ended
+            self.skipped = 1
+            return
+        element = Element(self.data, tag, attributes, self.parser.CurrentByteIndex)
+        if len(opened) == _DEEPEST:
+            raise SchemaError(_TOO_DEEP)
+        if opened:
+            parent = opened[-1]
+            if parent.children:
+                parent.children.append(element)  # type: ignore[attr-defined]
+            else:
+                parent.children = [element]
+        else:
+            self.first = element
+        opened.append(element)
+
+    def ended(self, _tag: str) -> None:
+        element = self.opened.pop()
+        data = self.data
+        element.close = element.end = at = self.parser.CurrentByteIndex
+        # Behind an empty-element tag expat stands at its end, otherwise at the start of the end tag.
+        if data[at : at + 2] != b"</":
+            return
+        if data[at - 2 : at] != b"/>" or element.children or element.open_end != at:
+            element.end = data.index(b">", at) + 1
+
+    def skip_started(self, _tag: str, _attributes: dict[str, str]) -> None:
+        self.skipped += 1
+        if self.skipped == _DEEPEST:
+            raise SchemaError(_TOO_DEEP)
+
+    def skip_ended(self, _tag: str) -> None:
+        self.skipped -= 1
+        if self.skipped == 0:
+            self.parser.StartElementHandler = self.started
+            self.parser.EndElementHandler = self.ended
+
+    def marked(self, target: str, text: str) -> None:
+        if target == MARK:
+            at = self.parser.CurrentByteIndex
+            self.marks.append((text, at, self.data.index(b"?>", at) + 2))
 
 
 def check(text: str) -> None:
