@@ -28,10 +28,10 @@ _CLONE_NEWNET = 0x40000000
 _CLONE_NEWNS = 0x00020000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
 
-#: What the kernel says where another macvtap is in the way, and for how long (seconds) one may be that has been
+#: What the kernel says where another macvtap is in the way, and for how many seconds one may be that has been
 #: closed: a namespace goes some time after its last descriptor.
 _IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
-_LINGERING = 2.0
+_LINGERING = 0.5
 
 T = TypeVar("T")
 

@@ -1,0 +1,582 @@
+"""Plane hub: every backend, every move between two of them, every refusal; nothing is left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+import libvirt_qemu
+import pytest
+
+from nicplug_xml import Connection, NicplugError, attach_backend, define, detach_backend, interfaces
+from tests.live import far_end
+from tests.live.conftest import everything, run
+from tests.live.test_plugging import identity
+
+if TYPE_CHECKING:
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.guest import Guest
+    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, PeerFactory
+
+NewMac = Callable[[], str]
+NewGuest = Callable[..., "Guest"]
+daemon_only = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+
+#: The guest's addresses, one for each place that it can be plugged into.
+ADDRESSES = ("192.0.2.2/24", "203.0.113.2/24", "198.51.100.2/24", "10.0.2.15/24", "198.18.0.2/24")
+HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A backend, and how the guest can tell that it is plugged into it.
+
+    :param probe: an address that answers its pings; or, with a port, a TCP connection.
+    :param descriptor: opens what is to be handed in instead.
+    :param connect: the TCP port at which the far end has to connect afterwards.
+    """
+
+    name: str
+    backend: str
+    probe: str
+    descriptor: Callable[[], int] | None = None
+    connect: int | None = None
+
+
+@pytest.fixture
+def hub_guest(libvirt_guest: GuestFactory, nic_xml: Callable[..., str]) -> NewGuest:
+    """A factory of running guests with one NIC on plane hub."""
+
+    def make(mac: str, children: str = "", attributes: str = "connection='deferred'") -> Guest:
+        return libvirt_guest(
+            nic_xml(mac, children, attributes), define=lambda conn, xml: define(conn, xml, plane="hub")
+        )
+
+    return make
+
+
+def backend(kind: str, source: str, rest: str = "") -> str:
+    """Return a backend document."""
+    return f"<backend type='{kind}'><source {source}/>{rest}</backend>"
+
+
+def info_network(dom: libvirt.virDomain) -> str:
+    """Return what QEMU says of its netdevs."""
+    return str(
+        libvirt_qemu.qemuMonitorCommand(dom, "info network", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    )
+
+
+def processes(word: str) -> list[int]:
+    """Return the ids of the processes that have a word at the start of their command's name or arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(argument.startswith(word.encode()) for argument in (arguments[0].split(b"/")[-1], *arguments)):
+            found.append(int(path.parent.name))
+    return found
+
+
+def held(guest: Guest) -> dict[str, object]:
+    """Return all that plugging can leave behind."""
+    (qemu,) = processes(f"guest={guest.name},")
+    return {
+        "netdevs": [line.partition(":")[0] for line in info_network(guest.dom).splitlines()],
+        "QEMU's descriptors": len(os.listdir(f"/proc/{qemu}/fd")),
+        "devices": {link["ifname"] for link in json.loads(run("ip", "-json", "link"))},
+        "passt": len(processes("passt")),
+    }
+
+
+def assert_free(device: str) -> None:
+    """Assert that no macvtap is on a device: only then can one have it to itself."""
+    probe = ["ip", "link", "add", "link", device, "name", "npprobe", "type", "macvtap", "mode", "passthru"]
+    deadline = time.monotonic() + 2
+    # A namespace, and the macvtap in it, goes some time after its last descriptor.
+    while subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run("ip", "link", "delete", "npprobe")
+
+
+@contextmanager
+def veth(name: str, bridge: str) -> Iterator[str]:
+    """Make a device that leads to a bridge."""
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+    try:
+        run("ip", "link", "set", f"{name}p", "master", bridge, "up")
+        run("ip", "link", "set", name, "up")
+        yield name
+    finally:
+        run("ip", "link", "delete", name)
+
+
+@contextmanager
+def tap_in(bridge: str) -> Iterator[Callable[[], int]]:
+    """Make a tap in a bridge by hand, and open it."""
+    name = "npbyhand"
+    run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+    try:
+        run("ip", "link", "set", name, "master", bridge, "up")
+
+        def opened() -> int:
+            descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
+            return descriptor
+
+        yield opened
+    finally:
+        run("ip", "link", "delete", name)
+
+
+@contextmanager
+def macvtap_on(device: str, mac: str, directory: Path) -> Iterator[Callable[[], int]]:
+    """Make a macvtap by hand, and open it."""
+    name = "npmacvtap"
+    run("ip", "link", "add", "link", device, "name", name, "address", mac, "type", "macvtap")
+    try:
+        run("ip", "link", "set", name, "up")
+        (entry,) = Path("/sys/class/net", name).glob("tap*")
+        major, minor = map(int, (entry / "dev").read_text().split(":"))
+        os.mknod(directory / "macvtap", 0o020600, os.makedev(major, minor))
+        yield lambda: os.open(directory / "macvtap", os.O_RDWR | os.O_NONBLOCK)
+    finally:
+        run("ip", "link", "delete", name)
+
+
+def socket_to_far_end() -> int:
+    """Return a descriptor of a socket to a far end of ours."""
+    ours, its = socket.socketpair()
+    far_end.in_background(far_end.serve_stream, its)
+    return ours.detach()
+
+
+def echo_server(port: int) -> socket.socket:
+    """Greet everybody who connects to a TCP port."""
+    listener = socket.create_server((HERE, port))
+
+    def greet() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"welcome\n")
+
+    far_end.in_background(greet)
+    return listener
+
+
+@pytest.fixture
+def ways(
+    libvirt_connection: libvirt.virConnect,
+    libvirt_bridge: BridgeFactory,
+    libvirt_peer: PeerFactory,
+    new_mac: NewMac,
+    tmp_path: Path,
+) -> Iterator[tuple[str, list[Way]]]:
+    """Everything that a NIC can be plugged into here, and the MAC that it is to have."""
+    mac = new_mac()
+    blue, green = libvirt_bridge("192.0.2.1/24"), libvirt_bridge("198.51.100.1/24")
+    libvirt_peer(blue, "192.0.2.254/24")
+    # passt copies the address of the device that the default route goes through; multicast takes that, too.
+    run("ip", "route", "add", "default", "via", "192.0.2.254", "dev", blue.name)
+    # A bridge takes the lowest address of its ports, unless it was given one: the guest knows who it was.
+    run("ip", "link", "set", blue.name, "address", "52:54:00:00:00:b1")
+    with ExitStack() as stack:
+        stack.callback(run, "ip", "route", "delete", "default")
+        lower = stack.enter_context(veth("nplow", green.name))
+        other = stack.enter_context(veth("nplow2", green.name))
+        tap = stack.enter_context(tap_in(blue.name))
+        macvtap = stack.enter_context(macvtap_on(other, mac, tmp_path))
+        stack.enter_context(far_end.listening(7001))
+        stack.enter_context(far_end.on_udp(7002))
+        stack.enter_context(far_end.in_group("230.0.0.7", 7004))
+        greeter = echo_server(7006)
+        stack.callback(greeter.close)
+        stack.callback(greeter.shutdown, socket.SHUT_RDWR)
+        modes = ("bridge", "private", "vepa", "passthrough")
+        found = [
+            Way("bridge", backend("bridge", f"bridge='{blue}'"), "192.0.2.1"),
+            *(Way(mode, backend("direct", f"dev='{lower}' mode='{mode}'"), "198.51.100.1") for mode in modes),
+            Way("user", "<backend type='user'/>", "10.0.2.2"),
+            Way("passt", "<backend type='user'><backend type='passt'/></backend>", "192.0.2.254:7006"),
+            Way("mcast", backend("mcast", "address='230.0.0.7' port='7004'"), far_end.ADDRESS),
+            Way(
+                "udp",
+                f"<backend type='udp'><source address='{HERE}' port='7002'>"
+                f"<local address='{HERE}' port='7003'/></source></backend>",
+                far_end.ADDRESS,
+            ),
+            Way("server", backend("server", f"address='{HERE}' port='7005'"), far_end.ADDRESS, None, 7005),
+            Way("client", backend("client", f"address='{HERE}' port='7001'"), far_end.ADDRESS),
+            Way("fd tap", "<backend type='fd'/>", "192.0.2.1", tap),
+            Way("fd macvtap", "<backend type='fd'/>", "198.51.100.1", macvtap),
+            Way("fd socket", "<backend type='fd'/>", far_end.ADDRESS, socket_to_far_end),
+        ]
+        if "embed" not in libvirt_connection.getURI():
+            network = libvirt_connection.networkCreateXML(
+                "<network><name>hublab</name><bridge name='nphublab' stp='off' delay='0'/>"
+                "<ip address='203.0.113.1' netmask='255.255.255.0'/></network>"
+            )
+            stack.callback(network.destroy)
+            found.append(Way("network", backend("network", "network='hublab'"), "203.0.113.1"))
+        yield mac, found
+
+
+def walk(places: int) -> list[int]:
+    """Return a walk that takes every ordered pair of places once: Hierholzer's way round."""
+    untaken = {here: [there for there in range(places) if there != here] for here in range(places)}
+    stack, done = [0], []
+    while stack:
+        if untaken[stack[-1]]:
+            stack.append(untaken[stack[-1]].pop())
+        else:
+            done.append(stack.pop())
+    return done[::-1]
+
+
+def plug(guest: Guest, mac: str, way: Way) -> None:
+    """Plug a guest in, and see that it has what is there."""
+    if way.descriptor is None:
+        status = attach_backend(guest.dom, mac, way.backend)
+    else:
+        descriptor = way.descriptor()
+        try:
+            status = attach_backend(guest.dom, mac, fds=[descriptor])
+        finally:
+            os.close(descriptor)
+    assert (status.connection, status.carrier) == (Connection.ATTACHED, True), way.name
+    if way.connect is not None:
+        connection = socket.create_connection((HERE, way.connect))
+        far_end.in_background(far_end.serve_stream, connection)
+    assert reaches(guest, way.probe), f"{way.name}: no answer from {way.probe}"
+
+
+def reaches(guest: Guest, probe: str) -> bool:
+    """Tell whether somebody answers the guest there."""
+    address, _, port = probe.partition(":")
+    if port:
+        # An input that never ends: else it hangs up before it is greeted.
+        return "welcome" in guest.run(f"timeout 5 nc {address} {port} <>/run/nothing || :", timeout=15)
+    # The first one may be lost to an address that a place before this one had no answer for.
+    return any(guest.ping(address) for _ in range(4))
+
+
+def test_every_backend_to_every_other(hub_guest: NewGuest, ways: tuple[str, list[Way]]) -> None:
+    mac, found = ways
+    guest = hub_guest(mac)
+    for address in ADDRESSES:
+        guest.set_address(mac, address)
+    before, nic, ours = held(guest), identity(guest, mac), len(os.listdir("/proc/self/fd"))
+    places = walk(len(found))
+    assert len(set(pairwise(places))) == len(found) * (len(found) - 1)
+    assert not guest.carrier(mac)
+    for place in places:
+        plug(guest, mac, found[place])
+        assert guest.carrier(mac)
+    status = detach_backend(guest.dom, mac)
+    assert status.connection is Connection.DEFERRED
+    guest.wait_carrier(mac, up=False)
+    assert identity(guest, mac) == nic
+    assert held(guest) == before
+    assert_free("nplow")
+    # The far ends in this process may still be about to go: each plug would have left one.
+    assert len(os.listdir("/proc/self/fd")) < ours + len(places)
+
+
+def test_sockets_of_qemus_own(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, tmp_path: Path
+) -> None:
+    mac = new_mac()
+    guest = hub_guest(mac)
+    guest.set_address(mac, "198.18.0.2/24")
+    before = held(guest)
+    with far_end.listening(7001), far_end.on_udp(7002):
+        plug(guest, mac, Way("stream", backend("stream", f"address='{HERE}' port='7001'"), far_end.ADDRESS))
+        server = backend("stream", f"mode='server' address='{HERE}' port='7005'")
+        plug(guest, mac, Way("stream server", server, far_end.ADDRESS, None, 7005))
+        local = f"<local address='{HERE}' port='7003'/>"
+        datagrams = f"<backend type='dgram'><source address='{HERE}' port='7002'>{local}</source></backend>"
+        plug(guest, mac, Way("dgram", datagrams, far_end.ADDRESS))
+        detach_backend(guest.dom, mac)
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(tmp_path / "far"))
+        listener.listen()
+        far_end.in_background(lambda: far_end.serve_stream(listener.accept()[0]))
+        plug(guest, mac, Way("unix", backend("stream", f"path='{tmp_path}/far'"), far_end.ADDRESS))
+        detach_backend(guest.dom, mac)
+    assert held(guest) == before
+
+
+def test_tunnel_between_two_guests(hub_guest: NewGuest, new_mac: NewMac) -> None:
+    macs = new_mac(), new_mac()
+    guests = [hub_guest(mac) for mac in macs]
+    before = [held(guest) for guest in guests]
+    for number, (guest, mac) in enumerate(zip(guests, macs, strict=True)):
+        guest.set_address(mac, f"198.18.0.{number + 1}/24")
+        near, far = 7011 + number, 7012 - number
+        attach_backend(
+            guest.dom,
+            mac,
+            f"<backend type='l2tpv3'><source address='{HERE}' port='{far}'>"
+            f"<local address='{HERE}' port='{near}'/>"
+            f"<session tx='{far}' rx='{near}' txcookie='{far:#x}' rxcookie='{near:#x}'/></source></backend>",
+        )
+    assert reaches(guests[0], "198.18.0.2")
+    for guest, mac in zip(guests, macs, strict=True):
+        detach_backend(guest.dom, mac)
+    assert [held(guest) for guest in guests] == before
+
+
+@pytest.mark.skipif(not shutil.which("vde_switch"), reason="the Debian package vde2 is not installed")
+def test_switch_between_two_guests(hub_guest: NewGuest, new_mac: NewMac, tmp_path: Path) -> None:
+    macs = new_mac(), new_mac()
+    guests = [hub_guest(mac) for mac in macs]
+    switch = tmp_path / "switch"
+    with subprocess.Popen(["vde_switch", "-s", str(switch)], stdin=subprocess.PIPE) as process:
+        while not (switch / "ctl").exists():
+            assert process.poll() is None
+        for number, (guest, mac) in enumerate(zip(guests, macs, strict=True)):
+            guest.set_address(mac, f"198.18.0.{number + 1}/24")
+            attach_backend(guest.dom, mac, backend("vde", f"path='{switch}'"))
+        assert reaches(guests[0], "198.18.0.2")
+        for guest, mac in zip(guests, macs, strict=True):
+            detach_backend(guest.dom, mac)
+        process.terminate()
+
+
+REFUSALS = [
+    (backend("bridge", "bridge='npmissing'"), "there is no bridge 'npmissing'"),
+    (backend("direct", "dev='npmissing'"), "there is no device 'npmissing'"),
+    (backend("direct", "dev='lo' mode='sideways'"), "mode='sideways' is not allowed"),
+    (backend("client", f"address='{HERE}' port='7999'"), "Connection refused"),
+    (backend("server", f"address='{HERE}' port='7998'"), "Address already in use"),
+]
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_refusals_leave_everything_as_it_was(
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+    monkeypatch: pytest.MonkeyPatch,
+    attached: bool,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    if attached:
+        attach_backend(guest.dom, mac, backend("bridge", f"bridge='{blue}'"))
+    before = everything(guest.dom), held(guest)
+    state = "attached to bridge" if attached else "deferred"
+
+    def refused(document: str | None, message: str, fds: tuple[int, ...] = ()) -> None:
+        ours = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(NicplugError, match=message):
+            attach_backend(guest.dom, mac, document, fds=fds)
+        assert (everything(guest.dom), held(guest)) == before, message
+        assert len(os.listdir("/proc/self/fd")) <= ours, message
+
+    with socket.create_server((HERE, 7998)):
+        for document, message in REFUSALS:
+            refused(document, message)
+            with pytest.raises(NicplugError) as caught:
+                attach_backend(guest.dom, mac, document)
+            if "is not allowed" not in message:  # what is not valid is refused before the NIC is looked at
+                assert f"the NIC is {state}" in str(caught.value)
+    with monkeypatch.context() as context:
+        context.setenv("PATH", "/nonexistent")
+        with pytest.raises(NicplugError, match="the program passt is missing"):
+            attach_backend(guest.dom, mac, "<backend type='user'><backend type='passt'/></backend>")
+    assert (everything(guest.dom), held(guest)) == before
+    refused("<backend type='fd'/>", "descriptor that somebody handed in")
+    with open(__file__) as plain:
+        refused(None, "neither tap, macvtap nor socket", (plain.fileno(),))
+        refused(None, "no plane takes more than one queue", (plain.fileno(), plain.fileno()))
+    refused(None, "there is no open descriptor 999", (999,))
+    queue = os.open("/dev/net/tun", os.O_RDWR)
+    try:
+        fcntl.ioctl(queue, 0x400454CA, struct.pack("16sH22x", b"npqueues", 0x1102))
+        before = everything(guest.dom), held(guest)
+        refused(None, "a queue of a multiqueue tap, and a hub has one queue", (queue,))
+    finally:
+        os.close(queue)
+    assert guest.carrier(mac) is attached
+    if attached:
+        assert reaches(guest, "192.0.2.1")
+
+
+def test_reset(hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    attach_backend(guest.dom, mac, backend("bridge", f"bridge='{blue}'"))
+    guest.dom.reset()
+    guest.wait_ready()
+    (status,) = interfaces(guest.dom)
+    assert (status.connection, status.carrier) == (Connection.ATTACHED, True)
+    assert guest.carrier(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    assert reaches(guest, "192.0.2.1")
+    detach_backend(guest.dom, mac)
+    guest.dom.reset()
+    guest.wait_ready()
+    assert not guest.carrier(mac)
+
+
+def test_managedsave_comes_up_deferred_and_says_what_was_plugged(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    document = backend("bridge", f"bridge='{blue}'")
+    attach_backend(guest.dom, mac, document)
+    assert reaches(guest, "192.0.2.1")
+    for plug_in in (True, False):
+        guest.dom.managedSave()
+        guest.dom.create()
+        guest.wait_ready()
+        (status,) = interfaces(guest.dom)
+        # The link is saved with the guest: it sees a carrier, and nobody behind it.
+        assert (status.connection, status.carrier) == (Connection.DEFERRED, True)
+        assert status.backend is not None
+        assert status.backend.source == {"bridge": blue.name}
+        assert guest.carrier(mac)
+        assert not guest.ping("192.0.2.1", timeout=1)
+        if plug_in:
+            attach_backend(guest.dom, mac)
+            assert reaches(guest, "192.0.2.1")
+    assert detach_backend(guest.dom, mac).carrier is False
+    guest.wait_carrier(mac, up=False)
+    attach_backend(guest.dom, mac)
+    assert reaches(guest, "192.0.2.1")
+
+
+def test_start_from_the_definition_comes_up_deferred(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    attach_backend(
+        guest.dom, mac, backend("bridge", f"bridge='{blue}'"), flags=libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    )
+    assert interfaces(guest.dom)[0].connection is Connection.DEFERRED
+    assert interfaces(guest.dom, inactive=True)[0].connection is Connection.ATTACHED
+    guest.dom.destroy()
+    guest.dom.create()
+    guest.wait_ready()
+    (status,) = interfaces(guest.dom)
+    assert (status.connection, status.carrier) == (Connection.DEFERRED, False)
+    assert not guest.carrier(mac)
+    attach_backend(guest.dom, mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    assert reaches(guest, "192.0.2.1")
+
+
+@daemon_only
+def test_libvirtd_may_restart(
+    libvirt_daemon: PrivateDaemon,
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    attach_backend(guest.dom, mac, backend("bridge", f"bridge='{blue}'"))
+    for expected in (Connection.ATTACHED, Connection.DEFERRED):
+        libvirt_daemon.restart()
+        guest.dom = libvirt_daemon.connect().lookupByName(guest.name)
+        (status,) = interfaces(guest.dom)
+        assert (status.connection, status.carrier) == (expected, expected is Connection.ATTACHED)
+        assert guest.carrier(mac) is status.carrier
+        if status.carrier:
+            assert reaches(guest, "192.0.2.1")
+            detach_backend(guest.dom, mac)
+    attach_backend(guest.dom, mac)
+    assert reaches(guest, "192.0.2.1")
+
+
+def test_a_macvtap_comes_back_when_its_successor_fails(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, tmp_path: Path
+) -> None:
+    mac, green = new_mac(), libvirt_bridge("198.51.100.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    with veth("nplow", green.name) as lower, macvtap_on(lower, new_mac(), tmp_path):
+        attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='bridge'"))
+        before = held(guest)
+        # Somebody else's macvtap is on the device: nobody can have it to himself.
+        with pytest.raises(
+            NicplugError, match=r"the kernel refuses.*attached to direct nplow \(bridge\) now"
+        ):
+            attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='passthrough'"))
+        assert held(guest) == before
+        assert guest.carrier(mac)
+        assert reaches(guest, "198.51.100.1")
+        detach_backend(guest.dom, mac)
+
+
+@daemon_only
+def test_a_network_that_is_a_pool_of_devices(
+    libvirt_connection: libvirt.virConnect,
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    mac, green = new_mac(), libvirt_bridge("198.51.100.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    with veth("nplow", green.name) as lower:
+        network = libvirt_connection.networkCreateXML(
+            "<network><name>pool</name>"
+            f"<forward mode='private'><interface dev='{lower}'/></forward></network>"
+        )
+        try:
+            status = attach_backend(guest.dom, mac, backend("network", "network='pool'"))
+            assert status.backend is not None
+            assert status.backend.source == {"network": "pool"}
+            assert reaches(guest, "198.51.100.1")
+            detach_backend(guest.dom, mac)
+            assert_free(lower)
+        finally:
+            network.destroy()
+
+
+@pytest.mark.parametrize("program", ["", "<backend type='passt'/>"])
+def test_forwarded_ports(
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    libvirt_peer: PeerFactory,
+    new_mac: NewMac,
+    program: str,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    libvirt_peer(blue, "192.0.2.254/24")
+    run("ip", "route", "add", "default", "via", "192.0.2.254", "dev", blue.name)
+    try:
+        guest = hub_guest(mac)
+        guest.set_address(mac, "10.0.2.15/24" if not program else "192.0.2.1/24")
+        guest.run("ip route add default dev eth0; (nc -l -p 80 -e echo welcome >/dev/null 2>&1 &)")
+        forward = "<portForward proto='tcp' address='127.0.0.1'><range start='7080' to='80'/></portForward>"
+        attach_backend(guest.dom, mac, f"<backend type='user'>{program}{forward}</backend>")
+        with socket.create_connection((HERE, 7080), timeout=10) as connection:
+            assert connection.recv(100) == b"welcome\n"
+        detach_backend(guest.dom, mac)
+    finally:
+        run("ip", "route", "delete", "default")

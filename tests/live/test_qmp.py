@@ -1,0 +1,162 @@
+"""Plane hub without libvirt: a QEMU that was started by hand, and its QMP socket."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nicplug_xml import Connection, NicplugError
+from nicplug_xml.backends import bridge, user
+from nicplug_xml.host.monitor import info_network, netdev_types
+from nicplug_xml.host.qmp import QmpHost
+from nicplug_xml.model import Backend
+from nicplug_xml.plan import carry_out
+from nicplug_xml.testing.channel import Channel
+from nicplug_xml.testing.commands import short_directory
+from nicplug_xml.testing.guest import guest_image
+from tests.live.conftest import run
+
+if TYPE_CHECKING:
+    from nicplug_xml.testing.plugin import BridgeFactory
+
+NIC, MAC = "ua-nic0", "52:54:00:11:33:01"
+
+
+class HandMade:
+    """A QEMU that knows nothing of libvirt, with one NIC on a hub of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        image = guest_image()
+        self.qmp = str(directory / "qmp")
+        self._channel = Channel(directory / "channel")
+        self.process = subprocess.Popen(
+            [
+                *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-m", "160", "-nodefaults"),
+                *("-display", "none", "-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+                *("-append", "console=ttyS0 quiet"),
+                *("-serial", f"file:{directory}/log"),
+                *("-serial", f"unix:{directory}/channel,server=on,wait=off"),
+                *("-qmp", f"unix:{self.qmp},server=on,wait=off"),
+                *("-netdev", f"hubport,id=nicplug-{NIC},hubid=7"),
+                *("-device", f"virtio-net-pci,id={NIC},netdev=nicplug-{NIC},mac={MAC},romfile="),
+            ]
+        )
+        while not os.path.exists(self.qmp):
+            assert self.process.poll() is None
+            time.sleep(0.02)
+
+    def wait_ready(self) -> None:
+        """Wait until the guest answers: what it is told before goes unheard."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self._channel.request(":", 0.5)
+            except TimeoutError:
+                assert time.monotonic() < deadline
+            else:
+                return
+
+    def run(self, command: str) -> str:
+        """Run a command in the guest."""
+        return self._channel.request(command, 60)[1]
+
+    def carrier(self) -> bool:
+        """Tell whether the guest sees a carrier."""
+        return self.run("cat /sys/class/net/eth0/carrier").strip() == "1"
+
+    def answered(self, address: str) -> bool:
+        """Tell whether a ping of the guest's is answered."""
+        received = re.search(r"(\d+) packets received", self.run(f"ping -c 5 -i 0.2 -w 5 {address}"))
+        return received is not None and int(received[1]) > 0
+
+
+@pytest.fixture
+def by_hand(libvirt_isolated: None) -> Iterator[HandMade]:
+    """A running QEMU."""
+    with short_directory() as directory:
+        qemu = HandMade(directory)
+        try:
+            yield qemu
+        finally:
+            qemu.process.kill()
+            qemu.process.wait()
+
+
+def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactory) -> None:
+    blue = libvirt_bridge("192.0.2.1/24")
+    qemu = by_hand
+    with closing(QmpHost(qemu.qmp)) as host:
+        assert {"user", "stream", "tap", "hubport"} <= netdev_types(host._qmp)
+        host.require_netdev("user")
+        with pytest.raises(NicplugError, match="no netdev of type 'carrier-pigeon'; it has"):
+            host.require_netdev("carrier-pigeon")
+        (nic,) = host.read().interfaces
+        assert (nic.key, nic.mac, nic.connection) == (NIC, MAC, Connection.DEFERRED)
+        qemu.wait_ready()
+        qemu.run("ip addr add 192.0.2.2/24 dev eth0; ip addr add 10.0.2.15/24 dev eth0")
+        assert not qemu.carrier()
+        descriptors = len(os.listdir(f"/proc/{qemu.process.pid}/fd"))
+        netdevs = info_network(host._qmp)
+
+        carry_out(host.plan_attach(NIC, bridge.backend(blue.name)), host)
+        assert qemu.carrier()
+        assert qemu.answered("192.0.2.1")
+
+        carry_out(host.plan_attach(NIC, user.backend()), host)
+        assert qemu.carrier()
+        assert qemu.answered("10.0.2.2")
+        assert not run("ip", "link", "show", "master", blue.name)
+
+        busy = Backend.of("<backend type='server'><source address='127.0.0.1' port='7998'/></backend>")
+        with (
+            socket.create_server(("127.0.0.1", 7998)),
+            pytest.raises(NicplugError, match=r"Address already in use.*attached, link up now"),
+        ):
+            carry_out(host.plan_attach(NIC, busy), host)
+        assert qemu.answered("10.0.2.2")
+
+        carry_out(host.plan_set_link(NIC, up=False), host)
+        assert not qemu.carrier()
+        carry_out(host.plan_set_link(NIC, up=True), host)
+        assert qemu.carrier()
+
+        carry_out(host.plan_detach(NIC), host)
+        assert not qemu.carrier()
+        assert info_network(host._qmp) == netdevs
+        assert len(os.listdir(f"/proc/{qemu.process.pid}/fd")) == descriptors
+        # The one that it had.
+        carry_out(host.plan_attach(NIC), host)
+        assert qemu.answered("10.0.2.2")
+        with pytest.raises(NicplugError, match="networks are not known"):
+            host.plan_attach(NIC, Backend.of("<backend type='network'><source network='x'/></backend>"))
+        with pytest.raises(NicplugError, match="has no NIC 'ua-other'"):
+            host.plan_detach("ua-other")
+    # Another client finds what this one has left.
+    with closing(QmpHost(qemu.qmp)) as host:
+        assert host.read().interfaces[0].connection is Connection.ATTACHED
+        carry_out(host.plan_detach(NIC), host)
+        assert not qemu.carrier()
+
+
+def test_no_monitor(tmp_path: Path) -> None:
+    with pytest.raises(NicplugError, match="no QEMU monitor at"):
+        QmpHost(str(tmp_path / "nobody"))
+
+
+def test_qemus_own_words(by_hand: HandMade) -> None:
+    with (
+        closing(QmpHost(by_hand.qmp)) as host,
+        pytest.raises(
+            NicplugError, match=r"QEMU refuses netdev_del: Device 'x' not found \(DeviceNotFound\)"
+        ),
+    ):
+        host.monitor("netdev_del", {"id": "x"})
