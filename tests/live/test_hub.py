@@ -512,26 +512,6 @@ def test_libvirtd_may_restart(
     assert reaches(guest, "192.0.2.1")
 
 
-def test_a_macvtap_comes_back_when_its_successor_fails(
-    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, tmp_path: Path
-) -> None:
-    mac, green = new_mac(), libvirt_bridge("198.51.100.1/24")
-    guest = hub_guest(mac)
-    guest.set_address(mac, "198.51.100.2/24")
-    with veth("nplow", green.name) as lower, macvtap_on(lower, new_mac(), tmp_path):
-        attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='bridge'"))
-        before = held(guest)
-        # Somebody else's macvtap is on the device: nobody can have it to himself.
-        with pytest.raises(
-            NicplugError, match=r"the kernel refuses.*attached to direct nplow \(bridge\) now"
-        ):
-            attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='passthrough'"))
-        assert held(guest) == before
-        assert guest.carrier(mac)
-        assert reaches(guest, "198.51.100.1")
-        detach_backend(guest.dom, mac)
-
-
 @daemon_only
 def test_a_network_that_is_a_pool_of_devices(
     libvirt_connection: libvirt.virConnect,
@@ -558,23 +538,21 @@ def test_a_network_that_is_a_pool_of_devices(
             network.destroy()
 
 
-@pytest.mark.parametrize("program", ["", "<backend type='passt'/>"])
 def test_forwarded_ports(
     hub_guest: NewGuest,
     libvirt_bridge: BridgeFactory,
     libvirt_peer: PeerFactory,
     new_mac: NewMac,
-    program: str,
 ) -> None:
     mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
     libvirt_peer(blue, "192.0.2.254/24")
     run("ip", "route", "add", "default", "via", "192.0.2.254", "dev", blue.name)
     try:
         guest = hub_guest(mac)
-        guest.set_address(mac, "10.0.2.15/24" if not program else "192.0.2.1/24")
+        guest.set_address(mac, "10.0.2.15/24")
         guest.run("ip route add default dev eth0; (nc -l -p 80 -e echo welcome >/dev/null 2>&1 &)")
         forward = "<portForward proto='tcp' address='127.0.0.1'><range start='7080' to='80'/></portForward>"
-        attach_backend(guest.dom, mac, f"<backend type='user'>{program}{forward}</backend>")
+        attach_backend(guest.dom, mac, f"<backend type='user'>{forward}</backend>")
         with socket.create_connection((HERE, 7080), timeout=10) as connection:
             assert connection.recv(100) == b"welcome\n"
         detach_backend(guest.dom, mac)

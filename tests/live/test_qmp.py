@@ -132,7 +132,7 @@ def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactor
         carry_out(host.plan_detach(NIC), host)
         assert not qemu.carrier()
         assert info_network(host._qmp) == netdevs
-        assert len(os.listdir(f"/proc/{qemu.process.pid}/fd")) == descriptors
+        assert len(os.listdir(f"/proc/{qemu.process.pid}/fd")) <= descriptors
         # The one that it had.
         carry_out(host.plan_attach(NIC), host)
         assert qemu.answered("10.0.2.2")
