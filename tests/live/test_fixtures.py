@@ -198,9 +198,13 @@ def test(libvirt_guest, libvirt_bridge, libvirt_peer, libvirt_daemon):
     END
 """
 
-# Looked at from within: the inner run's processes, /tmp, mounts and network are its own.
+# Looked at from within: the inner run's processes, /tmp, mounts and network are its own. A checkout that is in
+# /tmp stays where it is.
 OUTER = """
-mount --bind "$1" /tmp || exit 99
+case "$3" in
+    /tmp/*) mkdir -p "$1${3#/tmp}" && mount --bind "$3" "$1${3#/tmp}" || exit 99 ;;
+esac
+mount --rbind "$1" /tmp || exit 99
 state() {
     ip -o link | sed 's/ state .*//'
     sed 's/ .*//' /proc/mounts | sort | uniq -c
@@ -231,7 +235,7 @@ def test_nothing_is_left(libvirt_isolated: None, tmp_path: Path, end: str, statu
         (tmp_path / name).touch()
     run(
         ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc",
-         "sh", "-c", OUTER, "sh", str(tmp_path), sys.executable],
+         "sh", "-c", OUTER, "sh", str(tmp_path), sys.executable, str(Path(__file__).parents[2])],
         timeout=120,
     )  # fmt: skip
     output = (tmp_path / "output").read_text()
