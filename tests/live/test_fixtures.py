@@ -198,8 +198,8 @@ def test(libvirt_guest, libvirt_bridge, libvirt_peer, libvirt_daemon):
     END
 """
 
-# Looked at from within: the inner run's processes, /tmp, mounts and network are its own. A checkout that is in
-# /tmp stays where it is.
+# Looked at from within: the inner run's processes, /tmp, mounts and network are its own.
+# A checkout that is in /tmp stays where it is.
 OUTER = """
 case "$3" in
     /tmp/*) mkdir -p "$1${3#/tmp}" && mount --bind "$3" "$1${3#/tmp}" || exit 99 ;;
