@@ -20,7 +20,8 @@ from nicplug_xml import operations
 from nicplug_xml.backends import bridge
 from nicplug_xml.cli.output import table
 from nicplug_xml.errors import NicplugError
-from nicplug_xml.plan import Plan, Step
+from nicplug_xml.plan import Plan
+from nicplug_xml.steps import Step
 
 if TYPE_CHECKING:
     import libvirt

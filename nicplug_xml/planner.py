@@ -10,8 +10,9 @@ from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface, Scope
-from nicplug_xml.plan import Announce, Check, Expected, Plan, Record, Step, UpdateDevice
+from nicplug_xml.plan import Plan
 from nicplug_xml.planes import PLANES, Plane
+from nicplug_xml.steps import Announce, Check, Expected, Record, Step, UpdateDevice
 from nicplug_xml.stock import with_link
 from nicplug_xml.view import View
 

@@ -14,8 +14,9 @@ from nicplug_xml import backends, metadata
 from nicplug_xml.document import Document, Element
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.model import BACKEND_CHILDREN, Backend, Connection, Interface, Scope
-from nicplug_xml.plan import Plan, Step, UpdateDevice
+from nicplug_xml.plan import Plan
 from nicplug_xml.planner import Site, same_link
+from nicplug_xml.steps import Step, UpdateDevice
 from nicplug_xml.stock import backend_of, put_children, put_link, swapped
 
 #: What libvirt fills in: a document that leaves it out means what is there.

@@ -15,8 +15,8 @@ from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope
-from nicplug_xml.plan import Expected
 from nicplug_xml.planes import hub
+from nicplug_xml.steps import Expected
 from nicplug_xml.stock import parse_domain
 from nicplug_xml.view import View, view
 

@@ -18,9 +18,10 @@ from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.monitor import QmpMonitor, info_network, netdevs
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Interface, Scope
-from nicplug_xml.plan import Expected, Plan
+from nicplug_xml.plan import Plan
 from nicplug_xml.planes import hub
 from nicplug_xml.planner import Site
+from nicplug_xml.steps import Expected
 from nicplug_xml.view import View, view
 
 _HUB = re.compile(r"^hub (\d+)$")

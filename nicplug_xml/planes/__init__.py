@@ -10,8 +10,8 @@ from nicplug_xml.endpoints import Endpoint
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Interface, Scope
-from nicplug_xml.plan import Step
 from nicplug_xml.planes import hub, tap
+from nicplug_xml.steps import Step
 
 
 class Plane(Protocol):

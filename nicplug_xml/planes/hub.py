@@ -18,7 +18,7 @@ from nicplug_xml.endpoints import BridgePort, Descriptor, Endpoint, MacvtapOn, N
 from nicplug_xml.errors import OperationError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Interface, Scope
-from nicplug_xml.plan import (
+from nicplug_xml.steps import (
     Connect,
     LetGoFirst,
     Monitor,

@@ -13,7 +13,7 @@ from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Interface, Scope
-from nicplug_xml.plan import EnsureParking, RequireNetwork, Step, UpdateDevice
+from nicplug_xml.steps import EnsureParking, RequireNetwork, Step, UpdateDevice
 from nicplug_xml.stock import with_backend
 
 NAME = "tap"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nicplug_xml import interfaces
-from nicplug_xml.plan import Announce
+from nicplug_xml.steps import Announce
 
 if TYPE_CHECKING:
     import libvirt

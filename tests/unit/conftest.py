@@ -10,7 +10,7 @@ import pytest
 from nicplug_xml.errors import OperationError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Scope
-from nicplug_xml.plan import Expected
+from nicplug_xml.steps import Expected
 
 EXTENDED = """<?xml version='1.0' encoding='utf-8'?>
 <!-- a guest: "café" -->

@@ -10,17 +10,16 @@ import pytest
 from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Scope
-from nicplug_xml.plan import (
+from nicplug_xml.plan import Plan, carry_out
+from nicplug_xml.steps import (
     Announce,
     Check,
     EnsureParking,
     Expected,
-    Plan,
     Record,
     RequireNetwork,
     Step,
     UpdateDevice,
-    carry_out,
 )
 
 if TYPE_CHECKING:

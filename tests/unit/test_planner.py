@@ -8,16 +8,9 @@ from nicplug_xml.backends import bridge, network
 from nicplug_xml.document import Document
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.model import Backend, Connection, Scope
-from nicplug_xml.plan import (
-    Announce,
-    Check,
-    EnsureParking,
-    Record,
-    RequireNetwork,
-    UpdateDevice,
-)
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
+from nicplug_xml.steps import Announce, Check, EnsureParking, Record, RequireNetwork, UpdateDevice
 from nicplug_xml.view import view
 
 DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}' type='bridge'>

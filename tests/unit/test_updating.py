@@ -14,10 +14,11 @@ from nicplug_xml.backends import BACKENDS
 from nicplug_xml.document import Document
 from nicplug_xml.errors import NicplugError, SchemaError, UnsupportedError
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Scope
-from nicplug_xml.plan import Plan, Record, UpdateDevice
+from nicplug_xml.plan import Plan
 from nicplug_xml.planes import PLANES
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
+from nicplug_xml.steps import Record, UpdateDevice
 from nicplug_xml.view import view
 
 MAPPING = Path(__file__).parents[2] / "docs" / "mapping.md"

@@ -1,0 +1,417 @@
+"""Steps: the things that operations are made of, as data, each with its undo.
+
+They act on a `Host`, which `nicplug_xml.host` implements for libvirt and for a QEMU without it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from nicplug_xml.metadata import Entry
+from nicplug_xml.model import Backend, Connection, Scope
+
+
+class Host(Protocol):
+    """What steps need of the world. Every method raises `NicplugError` when it fails."""
+
+    def update_device(self, xml: str, scope: Scope) -> None:
+        """Hand an ``<interface>`` to libvirt's virDomainUpdateDeviceFlags."""
+
+    def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
+        """Put an entry into our metadata, in the place of the one of its key (virDomainSetMetadata).
+
+        :param keys: the interfaces that the domain has; other entries are dropped.
+        """
+
+    def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
+        """Carry out a QEMU monitor command and return what it returns."""
+
+    def open_tap(self, name: str, bridge: str, mac: str, isolated: bool) -> None:
+        """Make a tap that is a port of a bridge, and keep its descriptor under `name`."""
+
+    def open_macvtap(self, name: str, device: str, mode: str, mac: str) -> None:
+        """Make a macvtap on a device, and keep its descriptor under `name`."""
+
+    def start_passt(self, name: str, options: Sequence[str]) -> None:
+        """Start passt, and keep the descriptor of a socket to it under `name`."""
+
+    def require_netdev(self, kind: str) -> None:
+        """Raise unless QEMU offers netdevs of that type."""
+
+    def connect(self, name: str, address: str, port: int | None) -> None:
+        """Connect to a TCP port or a UNIX socket, and keep the socket's descriptor under `name`."""
+
+    def use_descriptor(self, name: str, fd: int) -> None:
+        """Keep a copy of the caller's descriptor under `name`."""
+
+    def close_descriptor(self, name: str) -> None:
+        """Close the descriptor that is kept under `name`, if any; with it goes what was made for it."""
+
+    def send_descriptor(self, name: str) -> None:
+        """Hand the descriptor kept under `name` to QEMU by that name (``getfd``), and close ours."""
+
+    def take_back_descriptor(self, name: str) -> None:
+        """Have QEMU close the descriptor of that name, unless a netdev has taken it (``closefd``)."""
+
+    def ensure_parking(self) -> None:
+        """Make the parking place, unless it is there."""
+
+    def require_network(self, name: str) -> None:
+        """Raise unless the libvirt network of that name is active."""
+
+    def check(self, interface: Expected) -> None:
+        """Look at the interface afresh, and raise unless it is as expected."""
+
+    def state(self, key: str) -> str:
+        """Say in a few words what state the interface of that metadata key is in now."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must be seen of an interface before success is reported.
+
+    :param key: the interface, as its metadata entry names it.
+    :param scope: the state looked at.
+    :param connection: deferred or attached.
+    :param backend: the backend that must be there when attached.
+    :param carrier: whether the guest is to see a carrier.
+    """
+
+    key: str
+    scope: Scope
+    connection: Connection
+    backend: Backend | None
+    carrier: bool
+
+
+class Step(Protocol):
+    """One thing to do, with its undo.
+
+    Those below are named tuples: a dataclass each would take more time to make than all else of the start.
+    """
+
+    @property
+    def summary(self) -> str:
+        """The step in a few words, for errors and progress."""
+
+    def describe(self) -> str:
+        """The call that it makes with every argument, in one line."""
+
+    def apply(self, host: Host) -> None:
+        """Do it; a step that raises has changed nothing."""
+
+    def undo(self, host: Host) -> None:
+        """Take it back; harmless when it was not done."""
+
+
+class EnsureParking(NamedTuple):
+    """Make the parking place. It stays: other NICs may use it by the time of an undo.
+
+    :param call: what makes it, in words.
+    """
+
+    call: str
+    summary: str = "make the parking place"
+
+    def describe(self) -> str:
+        return self.call
+
+    def apply(self, host: Host) -> None:
+        host.ensure_parking()
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class RequireNetwork(NamedTuple):
+    """Look whether a libvirt network can be plugged into."""
+
+    network: str
+    summary: str = "find the network"
+
+    def describe(self) -> str:
+        return f"libvirt  virNetworkIsActive({self.network})"
+
+    def apply(self, host: Host) -> None:
+        host.require_network(self.network)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class UpdateDevice(NamedTuple):
+    """Change an interface by libvirt's own update-device.
+
+    :param xml: the whole interface as it is to be.
+    :param undo_xml: the whole interface as it was recorded before.
+    """
+
+    summary: str
+    xml: str
+    undo_xml: str
+    scope: Scope
+
+    def describe(self) -> str:
+        return f"libvirt  virDomainUpdateDeviceFlags({self.scope.value}) {one_line(self.xml)}"
+
+    def apply(self, host: Host) -> None:
+        host.update_device(self.xml, self.scope)
+
+    def undo(self, host: Host) -> None:
+        host.update_device(self.undo_xml, self.scope)
+
+
+class RequireNetdev(NamedTuple):
+    """Look whether QEMU can have a netdev of that type; not every version and build has all."""
+
+    kind: str
+    summary: str = "see what QEMU offers"
+
+    def describe(self) -> str:
+        return f"{_qmp('query-qmp-schema', {})} has netdev {self.kind}"
+
+    def apply(self, host: Host) -> None:
+        host.require_netdev(self.kind)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class OpenTap(NamedTuple):
+    """Make a tap in a bridge. It lives as long as a descriptor of it: QEMU's end is its own."""
+
+    name: str
+    bridge: str
+    mac: str
+    isolated: bool
+    summary: str = "make a tap in the bridge"
+
+    def describe(self) -> str:
+        isolated = ", isolated" if self.isolated else ""
+        return f"netlink  TUNSETIFF tap, RTM_NEWLINK master {self.bridge}{isolated}, up"
+
+    def apply(self, host: Host) -> None:
+        host.open_tap(self.name, self.bridge, self.mac, self.isolated)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+class OpenMacvtap(NamedTuple):
+    """Make a macvtap. It lives as long as a descriptor of it: QEMU's end is its own."""
+
+    name: str
+    device: str
+    mode: str
+    mac: str
+    summary: str = "make a macvtap"
+
+    def describe(self) -> str:
+        return f"netlink  RTM_NEWLINK macvtap link {self.device} mode {self.mode} address {self.mac}, up"
+
+    def apply(self, host: Host) -> None:
+        host.open_macvtap(self.name, self.device, self.mode, self.mac)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+class StartPasst(NamedTuple):
+    """Start passt. It ends when the socket to it is closed: QEMU's end is its own."""
+
+    name: str
+    options: tuple[str, ...]
+    summary: str = "start passt"
+
+    def describe(self) -> str:
+        return " ".join(("process  passt", *self.options))
+
+    def apply(self, host: Host) -> None:
+        host.start_passt(self.name, self.options)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+class Connect(NamedTuple):
+    """Connect to a TCP port or a UNIX socket. QEMU would go on with a connection that was refused."""
+
+    name: str
+    address: str
+    port: int | None
+    summary: str = "connect"
+
+    def describe(self) -> str:
+        return f"process  connect({self.address}{'' if self.port is None else f':{self.port}'})"
+
+    def apply(self, host: Host) -> None:
+        host.connect(self.name, self.address, self.port)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+class UseDescriptor(NamedTuple):
+    """Take a copy of a descriptor that the caller has opened."""
+
+    name: str
+    fd: int
+    summary: str = "take the descriptor"
+
+    def describe(self) -> str:
+        return f"process  dup({self.fd})"
+
+    def apply(self, host: Host) -> None:
+        host.use_descriptor(self.name, self.fd)
+
+    def undo(self, host: Host) -> None:
+        host.close_descriptor(self.name)
+
+
+class SendDescriptor(NamedTuple):
+    """Hand a descriptor to QEMU."""
+
+    name: str
+    summary: str = "hand the descriptor to QEMU"
+
+    def describe(self) -> str:
+        return _qmp("getfd", {"fdname": self.name}) + " with the descriptor"
+
+    def apply(self, host: Host) -> None:
+        host.send_descriptor(self.name)
+
+    def undo(self, host: Host) -> None:
+        host.take_back_descriptor(self.name)
+
+
+class Monitor(NamedTuple):
+    """A QEMU monitor command.
+
+    :param reverse: the command and arguments that take it back; None where nothing does.
+    """
+
+    summary: str
+    command: str
+    arguments: Mapping[str, object]
+    reverse: tuple[str, Mapping[str, object]] | None = None
+
+    def describe(self) -> str:
+        return _qmp(self.command, self.arguments)
+
+    def apply(self, host: Host) -> None:
+        host.monitor(self.command, self.arguments)
+
+    def undo(self, host: Host) -> None:
+        if self.reverse is not None:
+            host.monitor(*self.reverse)
+
+
+class LetGoFirst(NamedTuple):
+    """Let go of a backend that its successor cannot be beside.
+
+    :param netdev: the backend's netdev.
+    :param again: what makes the backend anew.
+    """
+
+    netdev: str
+    again: tuple[Step, ...]
+    summary: str = "let go of the old backend"
+
+    def describe(self) -> str:
+        return _qmp("netdev_del", {"id": self.netdev})
+
+    def apply(self, host: Host) -> None:
+        host.monitor("netdev_del", {"id": self.netdev})
+
+    def undo(self, host: Host) -> None:
+        for step in self.again:
+            step.apply(host)
+
+
+class Record(NamedTuple):
+    """Write an entry of our metadata; libvirt tells every client of it by a METADATA_CHANGE event.
+
+    :param entry: the entry as it is to be.
+    :param undo_entry: the entry as it was.
+    :param keys: the interfaces that the domain has; entries of others are dropped.
+    """
+
+    entry: Entry
+    undo_entry: Entry
+    keys: frozenset[str]
+    scope: Scope
+    summary: str = "record it in the domain's metadata"
+
+    def describe(self) -> str:
+        return f"libvirt  virDomainSetMetadata({self.scope.value}) {one_line(self.entry.to_xml())}"
+
+    def apply(self, host: Host) -> None:
+        host.record(self.entry, self.keys, self.scope)
+
+    def undo(self, host: Host) -> None:
+        host.record(self.undo_entry, self.keys, self.scope)
+
+
+class Check(NamedTuple):
+    """Read back what the steps before it did."""
+
+    expected: Expected
+    summary: str = "read back the NIC's state"
+
+    def describe(self) -> str:
+        wanted = self.expected
+        backend = f" to {one_line(wanted.backend.to_xml())}" if wanted.backend else ""
+        return (
+            f"check    {wanted.scope.value}: {wanted.key} is {wanted.connection.value}{backend}, "
+            f"carrier {'up' if wanted.carrier else 'down'}"
+        )
+
+    def apply(self, host: Host) -> None:
+        host.check(self.expected)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class Announce(NamedTuple):
+    """Have QEMU announce one NIC, so that switches learn where it is now.
+
+    :param alias: the NIC's device alias, which is its id in QEMU.
+    """
+
+    alias: str
+    summary: str = "announce the NIC to its new neighbours"
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Arguments of QEMU's ``announce-self``: five rounds as after a migration, for this NIC alone."""
+        return {
+            "initial": 50,
+            "max": 550,
+            "rounds": 5,
+            "step": 100,
+            "interfaces": [self.alias],
+            "id": f"nicplug-{self.alias}",
+        }
+
+    def describe(self) -> str:
+        return _qmp("announce-self", self.arguments)
+
+    def apply(self, host: Host) -> None:
+        host.monitor("announce-self", self.arguments)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+def one_line(xml: str) -> str:
+    """Return XML without the white space between its elements."""
+    return re.sub(r">\s+<", "><", xml.strip())
+
+
+def _qmp(command: str, arguments: Mapping[str, object]) -> str:
+    return "monitor  " + json.dumps({"execute": command, "arguments": arguments})
