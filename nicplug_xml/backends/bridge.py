@@ -1,7 +1,8 @@
-"""Backend ``bridge``: a Linux bridge of the host."""
+"""Backend ``bridge``: a Linux bridge of the host, or one of Open vSwitch's."""
 
 from __future__ import annotations
 
+from nicplug_xml.backends import ovs
 from nicplug_xml.backends.common import required
 from nicplug_xml.document import quoted
 from nicplug_xml.endpoints import BridgePort, Endpoint
@@ -18,7 +19,8 @@ def backend(name: str) -> Backend:
 
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
-    return f"bridge {backend.source.get('bridge', '?')}"
+    kind = "ovs" if ovs.is_ovs(backend.child("virtualport")) else "bridge"
+    return f"{kind} {backend.source.get('bridge', '?')}"
 
 
 def intended(backend: Backend) -> Backend:
@@ -28,6 +30,9 @@ def intended(backend: Backend) -> Backend:
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:
     """Return a port of the bridge."""
+    virtualport = backend.child("virtualport")
+    if ovs.is_ovs(virtualport):
+        return ovs.port(required(backend, "bridge"), (virtualport,), (backend.child("vlan"),))
     port = backend.child("port")
     isolated = port is not None and port.attributes.get("isolated") == "yes"
     return BridgePort(required(backend, "bridge"), isolated)

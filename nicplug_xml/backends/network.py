@@ -1,13 +1,15 @@
-"""Backend ``network``: a libvirt network, by its name."""
+"""Backend ``network``: a libvirt network, by its name.
+
+Authority: libvirt's networkAllocatePort, for what an interface inherits from its network and portgroup.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from nicplug_xml.backends import bridge, direct
-from nicplug_xml.document import Document, quoted
+from nicplug_xml.backends import bridge, direct, ovs
+from nicplug_xml.document import Document, Element, quoted
 from nicplug_xml.endpoints import BridgePort, Endpoint, MacvtapOn, NetworkPort
 from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.frozen import replace
 from nicplug_xml.model import Backend
 
 TYPES = ("network",)
@@ -37,7 +39,8 @@ def intended(backend: Backend) -> Backend:
 
 
 def endpoint(backend: Backend, network: str) -> Endpoint:
-    """Return what the network is: a port of its bridge, a macvtap on a device of its pool, or itself.
+    """Return what the network is: a port of its bridge, be it Open vSwitch's, a macvtap on a device of its
+    pool, or itself.
 
     :param network: the network's XML; without it libvirt has to join the network.
     :raises UnsupportedError: the network hands out host devices.
@@ -49,6 +52,11 @@ def endpoint(backend: Backend, network: str) -> Endpoint:
     mode = (forward.attributes.get("mode", "nat") if (forward := root.find("forward")) else "none").lower()
     device = root.get("bridge", "name")
     if device:
+        group = _portgroup(root, backend.source.get("portgroup"))
+        inherited = tuple(element for element in (backend.element, group, root) if element is not None)
+        virtualports = tuple(element.find("virtualport") for element in inherited)
+        if ovs.is_ovs(*virtualports):
+            return ovs.port(device, virtualports, tuple(element.find("vlan") for element in inherited))
         port = bridge.endpoint(
             replace(backend, type="bridge", children=(f"<source bridge={quoted(device)}/>",)), ""
         )
@@ -68,3 +76,10 @@ def endpoint(backend: Backend, network: str) -> Endpoint:
 def _isolated(backend: Backend) -> bool:
     port = backend.child("port")
     return port is not None and port.attributes.get("isolated") == "yes"
+
+
+def _portgroup(network: Element, name: str | None) -> Element | None:
+    """Return the portgroup of that name, or the network's default one where none is named."""
+    wanted = ("default", "yes") if name is None else ("name", name)
+    groups = (child for child in network if child.name == "portgroup")
+    return next((group for group in groups if wanted in group.attributes.items()), None)
