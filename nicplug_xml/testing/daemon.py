@@ -1,4 +1,4 @@
-"""A libvirtd of one's own, with the QEMU and the network driver, that leaves the machine's libvirt alone.
+"""A libvirtd of one's own, with the QEMU, LXC and network drivers, that leaves the machine's libvirt alone.
 
 It runs in a mount namespace in which all of libvirt's directories are ours, and in a process namespace:
 when that goes, and it goes with this process, the kernel ends libvirtd, its guests and its dnsmasq.
@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.host.connection import silence_libvirt, start_event_loop
 from nicplug_xml.testing.commands import program, share_capabilities, short_directory, tail
+from nicplug_xml.testing.control_groups import MAKE, RUN, remove_groups
 from nicplug_xml.testing.embedded import QEMU_CONF, remove_domains
 from nicplug_xml.testing.namespace import isolated
 
@@ -41,10 +43,13 @@ _DIRECTORIES = {
     "/var/log/libvirt": "log",
 }
 
-# Process 1 of the namespaces: puts our directories in place, and then takes in the orphans, as an init must.
-# libvirt takes a guest for alive as long as nobody has.
-_INIT = """
+# Process 1 of the namespaces: puts control groups and directories of ours in place, and then takes in the
+# orphans, as an init must. libvirt takes a guest for alive as long as nobody has.
+_INIT = f"""
 set -e
+groups=$1
+shift
+{MAKE}
 while [ $# -gt 0 ]; do
     mount --bind "$1" "$2"
     shift 2
@@ -57,13 +62,24 @@ done
 """
 
 
+#: Where nicplug is imported from.
+_HERE = Path(__file__).resolve().parents[2]
+
+# What takes the place of /etc/libvirt/hooks/lxc.d/nicplug. libvirt ends a container whose hook fails.
+_HOOK = """#!/bin/sh
+PYTHONPATH={here} {python} -m nicplug_xml.host.hook "$@"
+exit 0
+"""
+
+
 @contextmanager
-def private_daemon() -> Iterator[PrivateDaemon]:
+def private_daemon(*, hook: bool = True) -> Iterator[PrivateDaemon]:
     """Run a libvirtd for as long as the block runs.
 
     Call :func:`~nicplug_xml.testing.namespace.isolate` first: the bridges and firewall rules that libvirtd
     makes belong into a network namespace of ours.
 
+    :param hook: whether it has nicplug's hook for containers.
     :returns: the daemon, started.
     :raises UnsupportedError: libvirtd is not installed, or :func:`isolate` was not called.
     :raises OperationError: it does not start; the message has the end of its log.
@@ -74,7 +90,7 @@ def private_daemon() -> Iterator[PrivateDaemon]:
             hint="call nicplug_xml.testing.namespace.isolate() first",
         )
     with short_directory() as directory:
-        daemon = PrivateDaemon(directory)
+        daemon = PrivateDaemon(directory, hook=hook)
         try:
             daemon.start()
             yield daemon
@@ -86,10 +102,12 @@ class PrivateDaemon:
     """A libvirtd of our own, made by :func:`private_daemon`.
 
     :param directory: an empty directory for its sockets, state and logs, with a short path.
+    :param hook: whether it has nicplug's hook for containers.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, hook: bool = True) -> None:
         self._directory = directory
+        self._hook = hook
         self._namespaces: subprocess.Popen[str] | None = None
         self._libvirtd: subprocess.Popen[bytes] | None = None
         self._connections: list[libvirt.virConnect] = []
@@ -107,16 +125,42 @@ class PrivateDaemon:
         path = self._directory / "libvirtd.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    @property
+    def container_uri(self) -> str:
+        """How to reach its LXC driver; one daemon, as on a host that has both."""
+        return f"lxc+unix:///system?socket={self._socket}"
+
     def connect(self) -> libvirt.virConnect:
         """Open another connection; the daemon closes it at its end.
 
         :raises libvirt.libvirtError: it cannot be reached.
         """
+        return self._open(self.uri)
+
+    def connect_containers(self) -> libvirt.virConnect:
+        """Open another connection, to its LXC driver; the daemon closes it at its end.
+
+        :raises UnsupportedError: the driver is not installed.
+        :raises libvirt.libvirtError: it cannot be reached.
+        """
+        import libvirt
+
+        try:
+            return self._open(self.container_uri)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_CONNECT:
+                raise
+            raise UnsupportedError(
+                f"libvirtd has no LXC driver: {error}",
+                hint="install the Debian package libvirt-daemon-driver-lxc",
+            ) from error
+
+    def _open(self, uri: str) -> libvirt.virConnect:
         import libvirt
 
         silence_libvirt()
         start_event_loop()
-        conn = libvirt.open(self.uri)
+        conn = libvirt.open(uri)
         self._connections.append(conn)
         return conn
 
@@ -135,7 +179,7 @@ class PrivateDaemon:
             # No bus: systemd and firewalld of the machine must not hear of our guests and networks.
             self._libvirtd = subprocess.Popen(
                 [
-                    *self._inside(), program("libvirtd"),
+                    *self._inside(), "/bin/sh", "-c", RUN, "run", program("libvirtd"),
                     "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", "/run/libvirt/libvirtd.pid",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -177,12 +221,14 @@ class PrivateDaemon:
         self.start(timeout)
 
     def close(self) -> None:
-        """Remove the guests and networks, and end every process of the daemon."""
+        """Remove the guests, containers and networks, and end every process of the daemon."""
         import libvirt
 
         try:
             if self._libvirtd is not None and self._listens():
                 _remove_all(self.connect())
+                with suppress(UnsupportedError):
+                    remove_domains(self.connect_containers())
             for conn in self._connections:
                 # One that the user has closed, or that a restart has cut.
                 with suppress(libvirt.libvirtError):
@@ -207,9 +253,14 @@ class PrivateDaemon:
             self._namespaces.kill()
             self._namespaces.wait()
             self._namespaces = None
+            remove_groups(self._groups)
         if self._libvirtd is not None:
             self._libvirtd.wait()
             self._libvirtd = None
+
+    @property
+    def _groups(self) -> str:
+        return f"nicplug-{self._directory.name}"
 
     def _inside(self) -> list[str]:
         assert self._namespaces is not None
@@ -223,7 +274,7 @@ class PrivateDaemon:
                 # With us goes unshare, with unshare its child, with that all others in the process namespace.
                 program("setpriv"), "--pdeathsig", "KILL", "--",
                 program("unshare"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-                "/bin/sh", "-c", _INIT, "init", *binds,
+                "/bin/sh", "-c", _INIT, "init", self._groups, *binds,
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
@@ -248,6 +299,11 @@ class PrivateDaemon:
         (etc / "qemu.conf").write_text(QEMU_CONF)
         if Path("/etc/libvirt/nwfilter").is_dir():
             shutil.copytree("/etc/libvirt/nwfilter", etc / "nwfilter")
+        if self._hook:
+            hooks = etc / "hooks" / "lxc.d"
+            hooks.mkdir(parents=True)
+            (hooks / "nicplug").write_text(_HOOK.format(here=_HERE, python=sys.executable))
+            (hooks / "nicplug").chmod(0o755)
         share_capabilities(self._directory / "cache" / "qemu")
 
 

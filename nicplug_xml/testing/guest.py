@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from xml.sax.saxutils import escape, quoteattr
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
@@ -76,6 +76,13 @@ class Pings(NamedTuple):
         return self.received > 0
 
 
+class Commands(Protocol):
+    """A way to run commands inside a guest, as :class:`~nicplug_xml.testing.channel.Channel` is one."""
+
+    def request(self, command: str, timeout: float) -> tuple[int, str]:
+        """Run a command; see :meth:`nicplug_xml.testing.channel.Channel.request`."""
+
+
 def guest_image() -> GuestImage:
     """Find the tiny guest's kernel and initial RAM disk, and build them first where they are missing or old.
 
@@ -93,15 +100,27 @@ def guest_image() -> GuestImage:
     return GuestImage(place / "vmlinuz", place / "initrd")
 
 
+def init_script() -> Path:
+    """Find the tiny guest's process 1.
+
+    :raises UnsupportedError: it is not there.
+    """
+    return _image_file("init")
+
+
 def _build_script() -> Path:
+    return _image_file("build")
+
+
+def _image_file(name: str) -> Path:
     here = Path(__file__).resolve().parent
-    in_wheel = here / "guest_image" / "build"
-    in_checkout = here.parents[1] / "tests" / "guest" / "build"
-    for script in (in_wheel, in_checkout):
-        if script.exists():
-            return script
+    in_wheel = here / "guest_image" / name
+    in_checkout = here.parents[1] / "tests" / "guest" / name
+    for file in (in_wheel, in_checkout):
+        if file.exists():
+            return file
     raise UnsupportedError(
-        f"the guest image's build script is not at {in_wheel}", hint="install nicplug again"
+        f"the guest image's file '{name}' is not at {in_wheel}", hint="install nicplug again"
     )
 
 
@@ -217,12 +236,17 @@ def remove_domain(dom: libvirt.virDomain) -> None:
             dom.destroy()
 
     def undefine() -> None:
-        if dom.isPersistent():
-            dom.undefineFlags(
-                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            )
+        if not dom.isPersistent():
+            return
+        # What libvirt would not undefine otherwise, containers have none of; and their driver takes no flags.
+        if dom.connect().getType() != "QEMU":
+            dom.undefine()
+            return
+        dom.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        )
 
     unless_gone(destroy)
     unless_gone(undefine)
@@ -233,13 +257,13 @@ class Guest:
 
     :param dom: its domain, also as the attribute ``dom``.
     :param console: the file with its log, also as the attribute ``console``.
-    :param channel: the socket of its command channel.
+    :param channel: the socket of its command channel, or another way to run commands in it.
     """
 
-    def __init__(self, dom: libvirt.virDomain, console: Path, channel: Path) -> None:
+    def __init__(self, dom: libvirt.virDomain, console: Path, channel: Path | Commands) -> None:
         self.dom = dom
         self.console = console
-        self._channel = Channel(channel)
+        self._channel = Channel(channel) if isinstance(channel, Path) else channel
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.network import Bridge, Peer
+    from nicplug_xml.testing.ovs import OvsBridge, PrivateOvs
 
     Define = Callable[[libvirt.virConnect, str], libvirt.virDomain]
 
@@ -30,7 +31,7 @@ _guests_of: pytest.StashKey[list[Guest]] = pytest.StashKey()
 
 
 class GuestFactory(Protocol):
-    """What the fixture ``libvirt_guest`` is."""
+    """What the fixtures ``libvirt_guest`` and ``libvirt_container`` are."""
 
     def __call__(
         self,
@@ -42,7 +43,7 @@ class GuestFactory(Protocol):
         devices_xml: str = "",
         timeout: float | None = 60,
     ) -> Guest:
-        """Boot a guest.
+        """Boot a guest, or a container.
 
         :param interfaces_xml: its ``<interface>`` elements.
         :param name: of the domain; one that is free unless told.
@@ -61,6 +62,13 @@ class BridgeFactory(Protocol):
 
     def __call__(self, address: str | None = None, *, name: str | None = None) -> Bridge:
         """Make a bridge; see :class:`~nicplug_xml.testing.network.Bridge`."""
+
+
+class OvsBridgeFactory(Protocol):
+    """What the fixture ``libvirt_ovs_bridge`` is."""
+
+    def __call__(self, address: str | None = None, *, name: str | None = None) -> OvsBridge:
+        """Make an Open vSwitch bridge; see :class:`~nicplug_xml.testing.ovs.OvsBridge`."""
 
 
 class PeerFactory(Protocol):
@@ -124,6 +132,13 @@ def libvirt_connection(request: pytest.FixtureRequest) -> Iterator[libvirt.virCo
 
 
 @pytest.fixture
+def libvirt_containers(libvirt_daemon: PrivateDaemon) -> libvirt.virConnect:
+    """A connection to the LXC driver of the libvirtd of the test session's own."""
+    libvirt_daemon.start()
+    return libvirt_daemon.connect_containers()
+
+
+@pytest.fixture
 def libvirt_guest(
     libvirt_connection: libvirt.virConnect, request: pytest.FixtureRequest
 ) -> Iterator[GuestFactory]:
@@ -131,36 +146,20 @@ def libvirt_guest(
 
     They are destroyed and undefined after the test; the report of a test that failed has their logs.
     """
-    from nicplug_xml.testing.commands import short_directory
     from nicplug_xml.testing.guest import boot_guest
 
-    guests = request.node.stash.setdefault(_guests_of, [])
-    with short_directory() as workdir, ExitStack() as removals:
+    with _factory(libvirt_connection, boot_guest, request) as make:
+        yield make
 
-        def make(
-            interfaces_xml: str,
-            *,
-            name: str | None = None,
-            define: Define | None = None,
-            memory_mib: int = 160,
-            devices_xml: str = "",
-            timeout: float | None = 60,
-        ) -> Guest:
-            guest = boot_guest(
-                libvirt_connection,
-                name or f"np{os.getpid()}-{next(_guest_numbers)}",
-                interfaces_xml,
-                workdir=workdir,
-                define=define,
-                memory_mib=memory_mib,
-                devices_xml=devices_xml,
-            )
-            removals.callback(guest.remove)
-            guests.append(guest)
-            if timeout is not None:
-                guest.wait_ready(timeout)
-            return guest
 
+@pytest.fixture
+def libvirt_container(
+    libvirt_containers: libvirt.virConnect, request: pytest.FixtureRequest
+) -> Iterator[GuestFactory]:
+    """A factory of tiny containers on ``libvirt_containers``, as ``libvirt_guest`` is one of guests."""
+    from nicplug_xml.testing.container import boot_container
+
+    with _factory(libvirt_containers, boot_container, request) as make:
         yield make
 
 
@@ -173,6 +172,30 @@ def libvirt_bridge(libvirt_isolated: None) -> Iterator[BridgeFactory]:
 
         def make(address: str | None = None, *, name: str | None = None) -> Bridge:
             return removals.enter_context(closing(Bridge(address, name=name)))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def libvirt_ovs(libvirt_isolated: None) -> Iterator[PrivateOvs]:
+    """An Open vSwitch of the test session's own: a ``nicplug_xml.testing.ovs.PrivateOvs``."""
+    from nicplug_xml.testing.ovs import private_ovs
+
+    with private_ovs() as ovs:
+        yield ovs
+
+
+@pytest.fixture
+def libvirt_ovs_bridge(libvirt_ovs: PrivateOvs) -> Iterator[OvsBridgeFactory]:
+    """A factory of Open vSwitch bridges, removed after the test: see :class:`OvsBridgeFactory`."""
+    from nicplug_xml.testing.ovs import OvsBridge
+
+    # A test before this one may have stopped it.
+    libvirt_ovs.start_vswitchd()
+    with ExitStack() as removals:
+
+        def make(address: str | None = None, *, name: str | None = None) -> OvsBridge:
+            return removals.enter_context(closing(OvsBridge(libvirt_ovs, address, name=name)))
 
         yield make
 
@@ -190,6 +213,42 @@ def libvirt_peer(libvirt_isolated: None) -> Iterator[PeerFactory]:
         yield make
 
 
+@contextmanager
+def _factory(
+    conn: libvirt.virConnect, boot: Callable[..., Guest], request: pytest.FixtureRequest
+) -> Iterator[GuestFactory]:
+    from nicplug_xml.testing.commands import short_directory
+
+    guests = request.node.stash.setdefault(_guests_of, [])
+    with short_directory() as workdir, ExitStack() as removals:
+
+        def make(
+            interfaces_xml: str,
+            *,
+            name: str | None = None,
+            define: Define | None = None,
+            memory_mib: int = 160,
+            devices_xml: str = "",
+            timeout: float | None = 60,
+        ) -> Guest:
+            guest = boot(
+                conn,
+                name or f"np{os.getpid()}-{next(_guest_numbers)}",
+                interfaces_xml,
+                workdir=workdir,
+                define=define,
+                memory_mib=memory_mib,
+                devices_xml=devices_xml,
+            )
+            removals.callback(guest.remove)
+            guests.append(guest)
+            if timeout is not None:
+                guest.wait_ready(timeout)
+            return guest
+
+        yield make
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -199,7 +258,7 @@ def pytest_runtest_makereport(
     if report.failed:
         for guest in item.stash.get(_guests_of, []):
             if log := guest.log():
-                report.sections.append((f"log of guest {guest.console.stem}", log))
+                report.sections.append((f"log of guest {guest.name}", log))
     return report
 
 
