@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NoReturn
 from xml.parsers import expat
 
@@ -29,6 +30,7 @@ class Element:
     """One element and where it stands in the document's UTF-8 bytes.
 
     :ivar tag: local name, or ``"URI name"`` for an element in a namespace.
+    :ivar name: the tag without its namespace.
     :ivar attributes: attributes with entities expanded; one in a namespace is named ``"URI name"``.
     :ivar start: offset of its ``<``.
     :ivar close: offset of its end tag; the same as `end` for ``<an-empty-element-tag/>``.
@@ -37,11 +39,12 @@ class Element:
     """
 
     # Elements know the text and not the document: without cycles they go with it, and cost no collection.
-    __slots__ = ("_data", "attributes", "children", "close", "end", "start", "tag")
+    __slots__ = ("_data", "attributes", "children", "close", "end", "name", "start", "tag")
 
     def __init__(self, data: bytes, tag: str, attributes: dict[str, str], start: int) -> None:
         self._data = data
         self.tag = tag
+        self.name = tag.rpartition(" ")[2] if " " in tag else tag
         self.attributes = attributes
         self.start = self.close = self.end = start
         self.children: Sequence[Element] = ()
@@ -51,11 +54,6 @@ class Element:
 
     def __repr__(self) -> str:
         return f"<Element {self.tag} {self.attributes}>"
-
-    @property
-    def name(self) -> str:
-        """The tag without its namespace."""
-        return self.tag.rpartition(" ")[2]
 
     @property
     def open_end(self) -> int:
@@ -83,7 +81,7 @@ class Element:
     def find(self, name: str) -> Element | None:
         """Return the first child of that name, whatever its namespace, or None."""
         for child in self.children:
-            if child.tag == name or child.name == name:
+            if name in (child.name, child.tag):
                 return child
         return None
 
@@ -91,6 +89,12 @@ class Element:
         """Return an attribute of the first child of that name, or None when either is missing."""
         found = self.find(child)
         return None if found is None else found.attributes.get(attribute)
+
+    def with_children(self, *children: Element) -> Element:
+        """Return the same element with other children; what is written in it stays as it is."""
+        element = Element(self._data, self.tag, self.attributes, self.start)
+        element.close, element.end, element.children = self.close, self.end, children
+        return element
 
     def below(self) -> Iterator[Element]:
         """Yield every element below this one, in document order."""
@@ -111,10 +115,8 @@ class Document:
     """
 
     def __init__(self, text: str, skip: Callable[[str, str], bool] | None = None) -> None:
-        self.data = text.encode("utf-8", "surrogatepass")
-        self.marks: list[tuple[str, int, int]] = []
         self._edits: list[tuple[int, int, bytes]] = []
-        self.root = _Builder(self.data, self.marks, skip).parse()
+        self.data, self.marks, self.root = _fragment(text) if skip is None else _build(text, skip)
 
     def prefix(self, element: Element) -> str:
         """Return the prefix that the element's name is written with, colon included, or an empty string."""
@@ -181,14 +183,27 @@ class Document:
         return b"".join(parts).decode("utf-8", "surrogatepass")
 
 
+_Mark = tuple[str, int, int]
+
+
+def _build(
+    text: str, skip: Callable[[str, str], bool] | None = None
+) -> tuple[bytes, Sequence[_Mark], Element]:
+    data = text.encode("utf-8", "surrogatepass")
+    marks: list[_Mark] = []
+    return data, marks, _Builder(data, marks, skip).parse()
+
+
+#: One operation comes across the same interface, backend or metadata several times; nothing changes elements.
+_fragment = lru_cache(maxsize=128)(_build)
+
+
 class _Builder:
     """Makes elements of what expat tells."""
 
     __slots__ = ("data", "first", "marks", "opened", "parser", "skip", "skipped")
 
-    def __init__(
-        self, data: bytes, marks: list[tuple[str, int, int]], skip: Callable[[str, str], bool] | None
-    ) -> None:
+    def __init__(self, data: bytes, marks: list[_Mark], skip: Callable[[str, str], bool] | None) -> None:
         self.data = data
         self.marks = marks
         self.skip = skip

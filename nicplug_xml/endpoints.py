@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from nicplug_xml.frozen import Frozen
 
 
-class Endpoint:
+class Endpoint(Frozen):
     """Any of the classes below."""
 
 
-@dataclass(frozen=True)
 class BridgePort(Endpoint):
     """A port of a Linux bridge.
 
@@ -22,7 +22,25 @@ class BridgePort(Endpoint):
     isolated: bool = False
 
 
-@dataclass(frozen=True)
+class OvsPort(Endpoint):
+    """A port of an Open vSwitch bridge.
+
+    :param bridge: the bridge's name.
+    :param interfaceid: what a controller knows the port by, a UUID; an empty string has one made up.
+    :param profileid: the port profile, or an empty string.
+    :param tag: the VLAN of an access port, or the native one of a trunk; None for none.
+    :param trunks: the VLANs of a trunk; none of these and no tag: all frames pass as they are.
+    :param vlan_mode: ``native-tagged`` or ``native-untagged`` for a trunk with a native VLAN, else empty.
+    """
+
+    bridge: str
+    interfaceid: str = ""
+    profileid: str = ""
+    tag: int | None = None
+    trunks: tuple[int, ...] = ()
+    vlan_mode: str = ""
+
+
 class MacvtapOn(Endpoint):
     """A macvtap on a host network device.
 
@@ -34,7 +52,28 @@ class MacvtapOn(Endpoint):
     mode: str
 
 
-@dataclass(frozen=True)
+class HostDevice(Endpoint):
+    """A network device of the host, which is there already.
+
+    :param name: its name.
+    """
+
+    name: str
+
+
+class CableTo(Endpoint):
+    """Another NIC.
+
+    :param domain: its domain's name.
+    :param interface: its MAC or alias.
+    :param device: its host device; empty as long as nobody has looked.
+    """
+
+    domain: str
+    interface: str
+    device: str = ""
+
+
 class Netdev(Endpoint):
     """A QEMU netdev that needs nothing of the host's.
 
@@ -46,7 +85,6 @@ class Netdev(Endpoint):
     always: bool = True
 
 
-@dataclass(frozen=True)
 class StreamTo(Endpoint):
     """A stream socket to somebody who listens.
 
@@ -58,7 +96,6 @@ class StreamTo(Endpoint):
     port: int | None
 
 
-@dataclass(frozen=True)
 class Passt(Endpoint):
     """A passt process of ours, connected by a socket.
 
@@ -68,7 +105,6 @@ class Passt(Endpoint):
     options: tuple[str, ...]
 
 
-@dataclass(frozen=True)
 class Descriptor(Endpoint):
     """A file descriptor that the caller has opened; it stays the caller's.
 
@@ -80,7 +116,6 @@ class Descriptor(Endpoint):
     type: str
 
 
-@dataclass(frozen=True)
 class NetworkPort(Endpoint):
     """A port of a libvirt network, which libvirt itself joins.
 

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from nicplug_xml.document import Element, quoted
-from nicplug_xml.model import Backend, Connection
+from nicplug_xml.frozen import Frozen
+from nicplug_xml.model import Backend
 
 #: Namespace of the element.
 URI = "urn:nicplug:domain:1.0"
@@ -25,8 +26,7 @@ ALONE = "alone"
 USER_ALIAS = "ua-"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Frozen):
     """What is recorded of one pluggable interface.
 
     :param key: its user alias (``ua-…``) where it has one, else its MAC in lower case.
@@ -35,7 +35,8 @@ class Entry:
         for no ``<link>``.
     :param backend: where the stock XML does not show it: the intended or the attached backend.
     :param generated: ``mac`` or ``alias`` when the rewriter made that up, so that restoring takes it out.
-    :param connection: where the stock XML does not show it: whether a backend is attached.
+    :param attached: whether a backend is attached that the stock XML does not show.
+    :param alias: the user alias of one that is named by its MAC, since libvirt's driver keeps no aliases.
     """
 
     key: str
@@ -43,18 +44,19 @@ class Entry:
     link: str | None = None
     backend: Backend | None = None
     generated: str = ""
-    connection: Connection | None = None
+    attached: bool = False
+    alias: str = ""
 
     def to_xml(self) -> str:
         """Return the entry as ``<interface>``."""
         name = "alias" if self.key.startswith(USER_ALIAS) else "mac"
         link = f" link={quoted(self.link)}" if self.link else ""
-        connection = f" connection='{self.connection.value}'" if self.connection else ""
+        connection = " connection='attached'" * self.attached
         generated = f" generated='{self.generated}'" if self.generated else ""
         backend = self.backend.to_xml() if self.backend else ""
-        start = (
-            f"<interface {name}={quoted(self.key)} plane={quoted(self.plane)}{connection}{link}{generated}"
-        )
+        alias = f" alias={quoted(self.alias)}" if self.alias else ""
+        name += f"={quoted(self.key)}{alias}"
+        start = f"<interface {name} plane={quoted(self.plane)}{connection}{link}{generated}"
         return f"{start}>{backend}</interface>" if backend else f"{start}/>"
 
 
@@ -68,17 +70,26 @@ def key_of(interface: Element) -> str:
     return key(interface.get("alias", "name"), interface.get("mac", "address"))
 
 
+def entry_of(interface: Element, entries: Mapping[str, Entry]) -> Entry | None:
+    """Return the entry that names this ``<interface>``, or None.
+
+    :param entries: entries by their keys.
+    """
+    return entries.get(key_of(interface)) or entries.get((interface.get("mac", "address") or "").lower())
+
+
 def find(domain: Element) -> Element | None:
     """Return our element in a ``<domain>``, or None."""
     metadata = next((child for child in domain if child.tag == "metadata"), None)
     return next((child for child in metadata or () if child.tag == f"{URI} interfaces"), None)
 
 
-def parse(element: Element | None) -> list[Entry]:
+@lru_cache(maxsize=32)
+def parse(element: Element | None) -> Sequence[Entry]:
     """Read the entries of our element, as it was written or as libvirt writes it; None has none."""
     if element is None:
-        return []
-    return [_entry(child, element) for child in element if child.name == "interface"]
+        return ()
+    return tuple(_entry(child, element) for child in element if child.name == "interface")
 
 
 def format_entries(entries: Iterable[Entry], *, alone: bool, namespace: bool = False) -> str:
@@ -95,13 +106,15 @@ def format_entries(entries: Iterable[Entry], *, alone: bool, namespace: bool = F
 def _entry(element: Element, parent: Element) -> Entry:
     attributes = element.attributes
     intended = element.find("backend")
+    mac, alias = attributes.get("mac", ""), attributes.get("alias", "")
     return Entry(
-        attributes.get("alias") or attributes.get("mac", ""),
+        mac or alias,
         attributes.get("plane", ""),
         attributes.get("link"),
         None if intended is None else _backend(intended, parent),
         attributes.get("generated", ""),
-        next((item for item in Connection if item.value == attributes.get("connection")), None),
+        attributes.get("connection") == "attached",
+        alias if mac else "",
     )
 
 

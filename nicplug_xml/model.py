@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property
 
 from nicplug_xml.document import Document, Element, quoted
 from nicplug_xml.errors import SchemaError
+from nicplug_xml.frozen import Frozen, replace
 
 #: Children of ``<interface>`` that are the backend's half; all others are the frontend's.
 BACKEND_CHILDREN = frozenset(
@@ -47,8 +47,7 @@ class Scope(str, Enum):
     CONFIG = "config"
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(Frozen):
     """The host's half of an interface.
 
     :param type: as in ``<interface type=…>``; None where only children are known, as for a deferred
@@ -88,10 +87,10 @@ class Backend:
             )
         return cls(root.attributes["type"], tuple(child.text for child in root))
 
-    @property
+    @cached_property
     def element(self) -> Element:
         """The parsed ``<backend>`` document."""
-        return _parsed(self.to_xml())
+        return Document(self.to_xml()).root
 
     @property
     def source(self) -> Mapping[str, str]:
@@ -114,7 +113,7 @@ class Backend:
         if _virtualport(self) == _virtualport(other):
             kept.add("vlan")
         rest = [child.text for child in other.element if child.name in kept - named]
-        return replace(self, children=(*self.children, *rest))
+        return replace(self, children=(*self.children, *rest)) if rest else self
 
     def with_vlan(self, tags: Sequence[int]) -> Backend:
         """Return this backend with those VLAN tags instead of its own; more than one make a trunk."""
@@ -133,8 +132,7 @@ class Backend:
         return f"<backend{kind}>{''.join(self.children)}</backend>"
 
 
-@dataclass(frozen=True)
-class Interface:
+class Interface(Frozen):
     """One interface of a domain, read from stock XML and our metadata.
 
     :param xml: the ``<interface>`` element as libvirt has it.
@@ -148,6 +146,7 @@ class Interface:
     :param backend: the backend that is attached, or the intended one; None where there is none.
     :param link: the administrator's wish for the carrier, ``up`` or ``down``; None where nothing was said.
     :param carrier: whether the guest sees a carrier when the domain runs.
+    :param shown: whether the stock XML itself tells of the backend that is attached.
     """
 
     xml: str
@@ -161,6 +160,12 @@ class Interface:
     backend: Backend | None
     link: str | None
     carrier: bool
+    shown: bool = True
+
+    @cached_property
+    def element(self) -> Element:
+        """The parsed ``<interface>``."""
+        return Document(self.xml).root
 
     @property
     def name(self) -> str:
@@ -168,8 +173,7 @@ class Interface:
         return self.target or self.alias or self.mac
 
 
-@dataclass(frozen=True)
-class InterfaceStatus:
+class InterfaceStatus(Frozen):
     """What is true of one interface now; a row of ``nicplug list``.
 
     :param domain: the domain's name.
@@ -200,8 +204,7 @@ class InterfaceStatus:
     changed: bool = False
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(Frozen):
     """One thing that is wrong with a document.
 
     :param line: line in the source, from 1.
@@ -221,11 +224,6 @@ class Problem:
         place = f"{self.line}:{self.column}" if self.column else f"{self.line}"
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}: {self.path}: {self.message}{hint}"
-
-
-@lru_cache(maxsize=64)
-def _parsed(xml: str) -> Element:
-    return Document(xml).root
 
 
 def _virtualport(backend: Backend) -> str | None:

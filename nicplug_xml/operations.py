@@ -5,22 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from nicplug_xml import updating
 from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
-from nicplug_xml.host.connection import default_plane, ensure_parking, network_xml, parking_kind
+from nicplug_xml.facts import NOT_ASKED
+from nicplug_xml.frozen import replace
+from nicplug_xml.host.connection import default_plane, ensure_parking, parking_kind
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
+from nicplug_xml.host.surroundings import Surroundings
 from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
-from nicplug_xml.planes import tap
+from nicplug_xml.planes import tap, veth
 from nicplug_xml.planner import Site
-from nicplug_xml.rewrite import to_extended, to_stock
+from nicplug_xml.stock import parse_domain
 from nicplug_xml.view import view
 
 if TYPE_CHECKING:
@@ -52,9 +53,13 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
     """
     dom = _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
     try:
-        for entry in Domain(dom).read(Scope.LIVE).entries:
-            if entry.connection is Connection.ATTACHED:
+        now = Domain(dom).read(Scope.LIVE)
+        for entry in now.entries:
+            if entry.attached:
                 attach_backend(dom, entry.key)
+            elif entry.plane == veth.NAME:
+                # libvirt gives every container a carrier at first.
+                detach_backend(dom, entry.key)
     except BaseException:
         with translated():
             dom.destroy()
@@ -68,10 +73,13 @@ def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
     :param flags: libvirt's VIR_DOMAIN_XML_{INACTIVE,SECURE,…}.
     :raises NicplugError: libvirt refuses.
     """
+    from nicplug_xml.rewrite import to_extended
+
     with translated():
         stock = dom.XMLDesc(flags)
         live = dom.isActive() and not flags & _XML_INACTIVE
-    return to_extended(stock, restore_generated=False, netdevs=Domain(dom).netdevs(stock) if live else None)
+    facts = Domain(dom).facts(parse_domain(stock).root) if live else NOT_ASKED
+    return to_extended(stock, restore_generated=False, facts=facts)
 
 
 def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[InterfaceStatus]:
@@ -118,9 +126,7 @@ def plan_attach(
         given = fd.backend()
 
     def attach(site: Site) -> Plan:
-        network = site.needs_network(given)
-        xml = network_xml(dom.connect(), network) if network else ""
-        return site.attach(given, announce=announce, link=link, network=xml, descriptor=descriptor)
+        return site.attach(given, announce=announce, link=link, descriptor=descriptor)
 
     return _plan(dom, partial(_find, interface), flags, attach)
 
@@ -157,8 +163,7 @@ def attach_backend(
 
 def plan_detach(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> Plan:
     """Return the plan that `detach_backend` carries out; arguments and errors as there."""
-    parking = parking_kind(dom.connect())
-    return _plan(dom, partial(_find, interface), flags, lambda site: site.detach(parking))
+    return _plan(dom, partial(_find, interface), flags, Site.detach)
 
 
 def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> InterfaceStatus:
@@ -195,8 +200,9 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
 
 def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: bool = True) -> Plan:
     """Return the plan that `update_device` carries out; arguments and errors as there."""
+    from nicplug_xml import updating
+
     given = updating.parse(xml)
-    parking = parking_kind(dom.connect())
 
     def find(domain: Domain, _scope: Scope, found: Sequence[Interface]) -> Interface:
         name = updating.called(given) or "an <interface> without MAC and alias"
@@ -205,9 +211,7 @@ def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: b
     def update(site: Site) -> Plan:
         if not updating.is_stock(site, given):
             _require_valid(updating.as_extended(site, given))
-        network = updating.needs_network(site, given)
-        description = network_xml(dom.connect(), network) if network else ""
-        return updating.plan(site, given, parking, network=description, announce=announce)
+        return updating.plan(site, given, announce=announce)
 
     return _plan(dom, find, flags, update)
 
@@ -254,7 +258,7 @@ def _plan(
     for scope in domain.scopes(flags):
         now = domain.read(scope)
         nic = find(domain, scope, now.interfaces)
-        plans.append(operation(Site(domain.name, scope, nic, now)))
+        plans.append(operation(Site(domain.name, scope, nic, now, Surroundings(dom.connect()))))
     steps = (step for plan in plans for step in plan.steps)
     return replace(plans[0], steps=tuple(sorted(steps, key=is_final)))
 
@@ -277,18 +281,19 @@ def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None
 
 def _given(backend: object) -> Backend:
     """Return the backend that a caller names; a document is held against the schema."""
-    given = Backend.of(backend)
-    if not isinstance(backend, Backend):
-        _require_valid_backend(given.to_xml())
-    return given
+    if isinstance(backend, Backend):
+        return backend
+    return _valid_backend(backend if isinstance(backend, str) else Backend.of(backend).to_xml())
 
 
 @lru_cache(maxsize=256)
-def _require_valid_backend(xml: str) -> None:
+def _valid_backend(xml: str) -> Backend:
     from nicplug_xml.schema import validate
 
-    for problem in validate(xml):
+    backend = Backend.of(xml)
+    for problem in validate(backend.to_xml()):
         raise SchemaError(f"the backend is not valid: {problem.path}: {problem.message}", hint=problem.hint)
+    return backend
 
 
 def _descriptor(fds: tuple[int, ...]) -> Descriptor | None:
@@ -356,6 +361,7 @@ def _status(domain: Domain, nic: Interface, scope: Scope) -> InterfaceStatus:
 def _make(
     conn: libvirt.virConnect, xml: str, plane: str, make: Callable[[str], libvirt.virDomain]
 ) -> libvirt.virDomain:
+    from nicplug_xml.rewrite import to_stock
     from nicplug_xml.schema import validate
 
     problems = validate(xml)
@@ -365,7 +371,7 @@ def _make(
         )
     chosen = default_plane(conn) if plane == "auto" else plane
     stock = to_stock(xml, plane=chosen, parking=parking_kind(conn), recorded=recorded_planes(conn, xml))
-    if any(nic.plane == tap.NAME for nic in view(stock).interfaces):
+    if any(nic.plane in (tap.NAME, veth.NAME) for nic in view(parse_domain(stock).root).interfaces):
         ensure_parking(conn)
     with translated():
         return make(stock)

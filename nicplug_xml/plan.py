@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nicplug_xml.errors import NicplugError, OperationError
+from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import Scope
-from nicplug_xml.steps import Announce, Host, Monitor, Step
+from nicplug_xml.steps import Announce, Host, Monitor, Release, Step
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Frozen):
     """The steps of one operation on one interface.
 
     :param summary: the operation in a few words: ``plug vnet0 of vm1 into bridge br0``.
@@ -44,7 +43,9 @@ Observer = Callable[[Step, float], None]
 
 def is_final(step: Step) -> bool:
     """Whether nothing takes the step back: all others come first, and when it fails, that is a warning."""
-    return isinstance(step, Announce) or (isinstance(step, Monitor) and step.reverse is None)
+    if isinstance(step, Monitor):
+        return step.reverse is None
+    return isinstance(step, (Announce, Release))
 
 
 def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:

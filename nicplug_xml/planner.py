@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Protocol
 
 from nicplug_xml import backends
-from nicplug_xml.document import Document
-from nicplug_xml.endpoints import Descriptor
-from nicplug_xml.errors import SchemaError, UnsupportedError
-from nicplug_xml.metadata import Entry
+from nicplug_xml.backends import cable
+from nicplug_xml.endpoints import CableTo, Descriptor, Endpoint
+from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
+from nicplug_xml.frozen import Frozen, replace
+from nicplug_xml.joints import Joint
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface, Scope
 from nicplug_xml.plan import Plan
-from nicplug_xml.planes import PLANES, Plane
-from nicplug_xml.steps import Announce, Check, Expected, Record, Step, UpdateDevice
-from nicplug_xml.stock import with_link
+from nicplug_xml.planes import PLANES, Plane, tap
+from nicplug_xml.planes.held import Held
+from nicplug_xml.steps import Announce, Check, Expected, Join, OfOther, Part, Record, Step
 from nicplug_xml.view import View
 
 
-@dataclass(frozen=True)
-class Site:
+class Surroundings(Protocol):
+    """What a plan may need to know of a connection; only what is needed is asked."""
+
+    def parking(self) -> str:
+        """Return which parking place plane tap has, ``network`` or ``bridge``."""
+
+    def network(self, name: str) -> str:
+        """Return the XML of an active libvirt network.
+
+        :raises NotFoundError: there is none of that name.
+        """
+
+    def other_end(self, domain: str, interface: str) -> Site:
+        """Return a NIC of a running domain.
+
+        :param interface: its MAC or alias.
+        :raises NotFoundError: there is no such domain, it does not run, or has no such NIC.
+        """
+
+
+class Site(Frozen):
     """One interface in one state of its domain, about to be changed.
 
     :param domain: the domain's name.
     :param scope: which of its states.
     :param nic: the interface.
     :param view: what is true of the domain in that state.
+    :param surroundings: what is asked of the connection when it is needed.
     """
 
     domain: str
     scope: Scope
     nic: Interface
     view: View
+    surroundings: Surroundings
 
     def attach(
         self,
@@ -38,7 +60,6 @@ class Site:
         *,
         announce: bool = True,
         link: str | None = None,
-        network: str = "",
         descriptor: Descriptor | None = None,
         whole: bool = False,
     ) -> Plan:
@@ -47,14 +68,13 @@ class Site:
         :param given: the backend; None for the intended one.
         :param announce: whether to announce the NIC afterwards.
         :param link: the administrator's link to set with it; None leaves it.
-        :param network: XML of the libvirt network that the backend names, where `needs_network` says so.
         :param descriptor: what to plug in for a backend of type ``fd``.
         :param whole: whether `given` is all there is to be; else the guest's rules that it leaves out stay.
         :raises UnsupportedError: the interface, or its plane, cannot do that.
         :raises SchemaError: no backend is known.
         """
-        nic, plane, view = self.nic, self.plane(), self.view
-        backend = self._wanted(plane, given, whole)
+        nic, plane = self.nic, self.plane()
+        backend = self._wanted(given, whole)
         link = link or nic.link
         attached = nic.connection is Connection.ATTACHED
         summary = f"{'move' if attached else 'plug'} {self.name} into {backends.describe(backend)}"
@@ -67,60 +87,50 @@ class Site:
             )
         if descriptor or not (attached and same and same_link(link, nic.link)):
             carrier = link != "down"
-            endpoint = descriptor or backends.endpoint(backend, network)
-            join, dispose = plane.attach(nic, backend, endpoint, link, self.scope, view.root, view.netdevs)
+            endpoint, far_end = self._far_end(descriptor or self._endpoint(backend))
+            join, dispose = plane.attach(self._held(), backend, endpoint, link)
             steps = [
                 *join,
-                self._record(Connection.ATTACHED, link, backend),
+                *far_end,
+                *([] if same else self._unplug_far_end()),
+                self._record(Connection.ATTACHED, link, backend, plane.shows(backend, endpoint)),
                 self._check(Connection.ATTACHED, backend, carrier),
                 *dispose,
             ]
-            if announce and carrier and self.scope is Scope.LIVE:
+            # It is QEMU that announces.
+            if announce and carrier and self.scope is Scope.LIVE and plane.DRIVER == "qemu":
                 steps.append(Announce(nic.alias))
         place = next(iter(backend.source.values()), "")
         return self._plan(summary, steps, place, backends.hint(backend))
 
-    def needs_network(self, given: Backend | None) -> str:
-        """Return the libvirt network whose XML `attach` needs, or an empty string.
-
-        :raises UnsupportedError: the interface, or its plane, cannot do that.
-        :raises SchemaError: no backend is known.
-        """
-        plane = self.plane()
-        backend = self._wanted(plane, given)
-        if backend.type != "network" or not plane.ALWAYS_HELD or self.scope is Scope.CONFIG:
-            return ""
-        return backend.source.get("network", "")
-
-    def detach(self, parking: str) -> Plan:
+    def detach(self) -> Plan:
         """Plan to unplug it.
 
-        :param parking: which parking place the connection has, ``network`` or ``bridge``.
         :raises UnsupportedError: the interface cannot be unplugged.
         """
         present = self.nic.backend
-        return self.defer(parking, backends.intended(present) if present else None, self.nic.link)
+        return self.defer(backends.intended(present) if present else None, self.nic.link)
 
-    def defer(self, parking: str, intended: Backend | None, link: str | None) -> Plan:
+    def defer(self, intended: Backend | None, link: str | None) -> Plan:
         """Plan to have it unplugged, and to remember what it is to be plugged into next.
 
-        :param parking: as for `detach`.
         :param intended: the intended backend; None for none.
         :param link: the administrator's link; None where nothing is said.
         :raises UnsupportedError: the interface cannot be unplugged.
         """
-        nic, plane, view = self.nic, self.plane(), self.view
+        nic, plane, held = self.nic, self.plane(), self._held()
         steps: list[Step] = []
-        # Somebody may have set the link of an unplugged NIC up by hand.
-        loose = self.scope is Scope.LIVE and nic.carrier
+        # Somebody may have set the link of an unplugged NIC up by hand; an interrupted move leaves a joint.
+        loose = self.scope is Scope.LIVE and (nic.carrier or held.joint is not None)
         plugged = nic.connection is Connection.ATTACHED or loose
         part: list[Step] = []
         dispose: list[Step] = []
         if plugged:
-            part, dispose = plane.detach(nic, parking, self.scope, view.root, view.netdevs)
+            part, dispose = plane.detach(held)
         if plugged or not (self.has(intended) and same_link(link, nic.link)):
             steps = [
                 *part,
+                *self._unplug_far_end(),
                 self._record(Connection.DEFERRED, link, intended),
                 self._check(Connection.DEFERRED, None, carrier=False),
                 *dispose,
@@ -136,13 +146,12 @@ class Site:
         attached = nic.connection is Connection.ATTACHED
         steps: list[Step] = []
         if not same_link(state, nic.link):
-            # What is always held has its link in the stock definition down: it starts unplugged.
-            held = nic.plane in PLANES and PLANES[nic.plane].ALWAYS_HELD
-            if attached and not (held and self.scope is Scope.CONFIG):
-                xml = with_link(nic.xml, state)
-                steps.append(UpdateDevice(f"set its link {state}", xml, nic.xml, self.scope))
+            # What the stock definition does not show starts unplugged: there its link is down.
+            if attached and (nic.shown or self.scope is Scope.LIVE):
+                # Any NIC has a link, one that no plane holds included.
+                steps += (self.plane() if nic.plane else tap).carrier(self._held(), state)
             if nic.plane is not None:
-                steps.append(self._record(nic.connection, state, nic.backend))
+                steps.append(self._record(nic.connection, state, nic.backend, nic.shown))
             if attached:
                 steps.append(self._check(Connection.ATTACHED, nic.backend, state == "up"))
         return self._plan(f"set the link of {self.name} {state}", steps)
@@ -161,7 +170,7 @@ class Site:
 
         :raises UnsupportedError: the interface is not pluggable, or its plane is not known.
         """
-        kind = Document(self.nic.xml).root.attributes.get("type")
+        kind = self.nic.element.attributes.get("type")
         if kind in NEVER_PLUGGABLE:
             raise UnsupportedError(
                 f"{self.name} is of type '{kind}': there the guest's device is the"
@@ -188,12 +197,11 @@ class Site:
         present = self.nic.backend
         if backend is None or present is None:
             return backend is present
-        named = [
-            child
-            for child in backends.intended(present).children
-            if Document(child).root.name != "virtualport"
-        ]
-        return backend.is_within(present) and replace(present, children=tuple(named)).is_within(backend)
+        named = backends.intended(present)
+        if named.child("virtualport") is not None:
+            rest = (child.text for child in named.element if child.name != "virtualport")
+            named = replace(named, children=tuple(rest))
+        return backend.is_within(present) and named.is_within(backend)
 
     def check_backend(self, backend: Backend) -> None:
         """Check that its plane can be given that backend.
@@ -206,14 +214,81 @@ class Site:
                 f"plane '{plane.NAME}' cannot plug {self.name} into type='{backend.type}'",
                 hint=f"it can: {', '.join(sorted(plane.KINDS))}",
             )
-        for name in sorted(plane.REFUSED):
+        for name in sorted(plane.refused(backend)):
             if backend.child(name) is not None:
                 raise UnsupportedError(
                     f"plane '{plane.NAME}' of {self.name} cannot carry out <{name}> of a backend",
-                    hint="leave it out",
+                    hint="leave it out; update-device takes away what stays on a move",
                 )
 
-    def _wanted(self, plane: Plane, given: Backend | None, whole: bool = False) -> Backend:
+    def _far_end(self, endpoint: Endpoint) -> tuple[Endpoint, list[Step]]:
+        """Return the endpoint with what is found at the other end of a cable; and plan that end's part."""
+        if not isinstance(endpoint, CableTo) or self.scope is Scope.CONFIG:
+            return endpoint, []
+        far = self.surroundings.other_end(endpoint.domain, endpoint.interface)
+        if (far.domain, far.nic.key) == (self.domain, self.nic.key):
+            raise UnsupportedError(f"{self.name} is both ends of that cable", hint="name another NIC")
+        far.check_backend(back := cable.backend(self.domain, self.nic.key))
+        if far.nic.connection is Connection.ATTACHED and not far.has(back):
+            raise UnsupportedError(
+                f"{far.name} is plugged into {backends.describe(far.nic.backend)}",
+                hint=f"unplug it first: 'nicplug detach-backend {far.domain} {far.nic.name}'",
+            )
+        up = far.nic.link != "down"
+        steps: list[Step] = [
+            Join(far.nic.target, Joint("cable", self.nic.target)),
+            *far.plane().carrier(far._held(), "up" if up else "down"),
+            far._record(Connection.ATTACHED, far.nic.link, back),
+            far._check(Connection.ATTACHED, back, up),
+        ]
+        found = CableTo(endpoint.domain, endpoint.interface, far.nic.target)
+        return found, [OfOther(far.domain, step) for step in steps]
+
+    def _unplug_far_end(self) -> list[Step]:
+        """Plan the part of the other end of the cable, if one is attached and has two ends."""
+        present = self._present() if self.scope is Scope.LIVE else None
+        if not isinstance(present, CableTo):
+            return []
+        try:
+            far = self.surroundings.other_end(present.domain, present.interface)
+        except (NotFoundError, UnsupportedError):
+            return []
+        back = cable.backend(self.domain, self.nic.key)
+        if far.nic.connection is Connection.DEFERRED or not far.has(back):
+            return []
+        steps: list[Step] = [
+            *far.plane().carrier(far._held(), "down"),
+            Part(far.nic.target, Joint("cable", self.nic.target)),
+            far._record(Connection.DEFERRED, far.nic.link, back),
+            far._check(Connection.DEFERRED, None, carrier=False),
+        ]
+        return [OfOther(far.domain, step) for step in steps]
+
+    def _held(self) -> Held:
+        around = self.surroundings
+        return Held(self.nic, self.scope, self.view.root, self.view.facts, around.parking, self._present)
+
+    def _present(self) -> Endpoint | None:
+        """Return what the backend that is attached looks like from the host; None where that is not known."""
+        backend = self.nic.backend
+        if (
+            self.nic.connection is Connection.DEFERRED
+            or backend is None
+            or backend.type not in backends.BACKENDS
+        ):
+            return None
+        try:
+            return self._endpoint(backend)
+        except (NotFoundError, SchemaError, UnsupportedError):
+            return None
+
+    def _endpoint(self, backend: Backend) -> Endpoint:
+        """Return what a backend looks like from the host, when the domain runs."""
+        named = backend.type == "network" and self.scope is Scope.LIVE
+        network = self.surroundings.network(backend.source.get("network", "")) if named else ""
+        return backends.endpoint(backend, network)
+
+    def _wanted(self, given: Backend | None, whole: bool = False) -> Backend:
         present = self.nic.backend
         wanted = given or present
         if wanted is None or wanted.type is None:
@@ -228,20 +303,17 @@ class Site:
     def _check(self, connection: Connection, backend: Backend | None, carrier: bool) -> Check:
         return Check(Expected(self.nic.key, self.scope, connection, backend, carrier))
 
-    def _record(self, connection: Connection, link: str | None, backend: Backend | None) -> Record:
+    def _record(
+        self, connection: Connection, link: str | None, backend: Backend | None, shown: bool = False
+    ) -> Record:
         """Record what the stock XML does not show."""
         entry = next(entry for entry in self.view.entries if entry.key == self.nic.key)
         keys = frozenset(nic.key for nic in self.view.interfaces)
-        return Record(_recorded(entry, connection, link, backend), entry, keys, self.scope)
-
-
-def _recorded(entry: Entry, connection: Connection, link: str | None, backend: Backend | None) -> Entry:
-    plane = PLANES.get(entry.plane)
-    if plane is not None and plane.ALWAYS_HELD:
-        return replace(entry, connection=connection, link=link, backend=backend)
-    if connection is Connection.ATTACHED:
-        return replace(entry, link=None, backend=None)
-    return replace(entry, link=link, backend=backend)
+        if connection is Connection.ATTACHED and shown:
+            new = replace(entry, link=None, backend=None, attached=False)
+        else:
+            new = replace(entry, link=link, backend=backend, attached=connection is Connection.ATTACHED)
+        return Record(new, entry, keys, self.scope)
 
 
 def same_link(one: str | None, other: str | None) -> bool:

@@ -9,16 +9,17 @@ there. libvirt drops those, and its own order is used then.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from zlib import crc32
 
 from nicplug_xml import metadata
-from nicplug_xml.document import MARK, Document, Element, check, decode
+from nicplug_xml.document import MARK, Document, Element, check, decode, quoted
 from nicplug_xml.errors import SchemaError
+from nicplug_xml.facts import NOT_ASKED, Facts
+from nicplug_xml.frozen import replace
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, UNTRUTHFUL_MODELS, Backend, Connection
-from nicplug_xml.planes import PLANES, Plane, choose, tap
+from nicplug_xml.planes import PLANES, Plane, choose, hub, tap
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain, put_children, put_link, swapped
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
@@ -60,15 +61,12 @@ def to_stock(
     return document.edited()
 
 
-def to_extended(
-    xml: str | bytes, *, restore_generated: bool = True, netdevs: Collection[str] | None = None
-) -> str:
+def to_extended(xml: str | bytes, *, restore_generated: bool = True, facts: Facts = NOT_ASKED) -> str:
     """Show a stock domain document as the extended one that it stands for.
 
     :param xml: a domain document, from `to_stock` or from libvirt.
     :param restore_generated: take out MACs and aliases that `to_stock` made up, as the identity asks for.
-    :param netdevs: ids of the running QEMU's netdevs; None where no QEMU was asked: then what is recorded
-        is believed.
+    :param facts: what is so below a running domain; what is recorded is believed where nobody was asked.
     :returns: the extended document; without our metadata in it, the text as it is.
     :raises SchemaError: the document is malformed or refused.
     """
@@ -83,10 +81,10 @@ def to_extended(
     entries = {entry.key: entry for entry in metadata.parse(element)}
     found: list[Entry] = []
     for interface in interfaces_of(document.root):
-        entry = entries.get(metadata.key_of(interface))
+        entry = metadata.entry_of(interface, entries)
         if entry is not None:
             found.append(entry)
-            _extend(document, interface, entry, netdevs)
+            _extend(document, interface, entry, facts)
             if entry.generated and restore_generated:
                 _take_out_generated(document, interface, entry.generated)
     for name, plane in PLANES.items():
@@ -120,12 +118,13 @@ class _Rewriter:
                 hint="only <domain> documents can have one",
             )
         entries = [self._interface(element) for element in pluggable]
-        keys = [metadata.key_of(element) for element in self.interfaces]
+        named = {id(element): entry.key for element, entry in zip(pluggable, entries, strict=True)}
+        keys = [named.get(id(element), metadata.key_of(element)) for element in self.interfaces]
         for entry in entries:
             if keys.count(entry.key) > 1:
                 raise SchemaError(
                     f"two interfaces are named {entry.key}, one of them pluggable",
-                    hint="give each an <alias name='ua-…'/> of its own",
+                    hint="give each an <alias name='ua-…'/> of its own; in a container, a MAC",
                 )
         for name, plane in PLANES.items():
             plane.provision(self.document, [entry.key for entry in entries if entry.plane == name])
@@ -138,8 +137,10 @@ class _Rewriter:
         number = self.interfaces.index(element) + 1
         plane = self._choose(element)
         connection = _connection(element, f"/domain/devices/interface[{number}]", plane)
-        key, generated = metadata.key_of(element), ""
+        key, generated, alias = metadata.key_of(element), "", ""
         new: list[str] = []
+        if plane.DRIVER == "lxc" and key.startswith(metadata.USER_ALIAS):
+            alias, key = key, (element.get("mac", "address") or "").lower()
         if plane.NEEDS_ALIAS and not key.startswith(metadata.USER_ALIAS):
             key, generated = self._new_alias(number), "alias"
             new.append(f"<alias name='{key}'/>")
@@ -147,12 +148,11 @@ class _Rewriter:
             key, generated = self._new_mac(number), "mac"
             new.append(f"<mac address='{key}'/>")
         self.document.set_attribute(element, "connection", None)
-        entry = Entry(key, plane.NAME, generated=generated)
-        if connection is Connection.DEFERRED or plane.ALWAYS_HELD:
+        backend = backend_of(element, plane.KEPT)
+        entry = Entry(key, plane.NAME, generated=generated, alias=alias)
+        if connection is Connection.DEFERRED or (backend is not None and not plane.shows(backend)):
             link = element.get("link", "state")
-            entry = replace(entry, link=link, backend=backend_of(element, plane.KEPT))
-            if plane.ALWAYS_HELD:
-                entry = replace(entry, connection=connection)
+            entry = replace(entry, link=link, backend=backend, attached=connection is Connection.ATTACHED)
             new += self._hold(plane, element, link)
         if new:
             self.document.prepend(element, *new)
@@ -162,6 +162,9 @@ class _Rewriter:
         for child in swapped(element, plane.KEPT):
             self.document.replace(child.start, child.end, f"<?{MARK} {child.name}?>")
         new = list(plane.hold(self.document, element, self.parking))
+        if plane.DRIVER == "lxc":
+            # There it says whether libvirt sets the container's own end up.
+            return new
         if link is None:
             return [*new, "<link state='down'/>"]
         put_link(self.document, element, "down")
@@ -169,10 +172,11 @@ class _Rewriter:
 
     def _choose(self, element: Element) -> Plane:
         kind = element.attributes.get("type")
+        driver = "lxc" if self.document.root.attributes.get("type") == "lxc" else "qemu"
         held = PLANES.get(self.recorded.get(metadata.key_of(element), ""))
         if self.plane == "auto" and held is not None and (kind is None or kind in held.KINDS):
             return held
-        return choose(self.plane, kind)
+        return choose(self.plane, kind, driver)
 
     def _new_alias(self, number: int) -> str:
         """Make an alias that no device of the domain has, nor another interface has been given."""
@@ -224,18 +228,19 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
             f"{path}: plane '{plane.NAME}' cannot plug in type='{kind}'",
             hint=f"it can: {', '.join(sorted(plane.KINDS))}",
         )
+    refused = plane.refused(backend_of(element) or Backend(None)) - plane.KEPT
     for child in element:
-        if child.name in plane.REFUSED - plane.KEPT:
+        if child.name in refused:
             raise SchemaError(
                 f"{path}: plane '{plane.NAME}' cannot carry out <{child.name}>",
                 hint="leave it out, or use plane tap",
             )
-    if plane.ALWAYS_HELD and element.attributes.get("trustGuestRxFilters") == "yes":
+    if plane.NAME == hub.NAME and element.attributes.get("trustGuestRxFilters") == "yes":
         raise SchemaError(
             f"{path}: plane '{plane.NAME}' cannot keep a macvtap in step with the guest's receive filters",
             hint="leave trustGuestRxFilters out",
         )
-    if plane.ALWAYS_HELD and (element.get("driver", "queues") or "1") != "1":
+    if plane.NAME == hub.NAME and (element.get("driver", "queues") or "1") != "1":
         raise SchemaError(
             f"{path}: plane '{plane.NAME}' has one queue for a NIC", hint="leave queues out, or use plane tap"
         )
@@ -248,17 +253,20 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
     return connection
 
 
-def _extend(document: Document, interface: Element, entry: Entry, netdevs: Collection[str] | None) -> None:
+def _extend(document: Document, interface: Element, entry: Entry, facts: Facts) -> None:
     plane = PLANES.get(entry.plane)
-    deferred = plane is not None and plane.is_deferred(interface, entry, netdevs)
-    if plane is not None and (deferred or plane.ALWAYS_HELD):
+    connection, shown = Connection.ATTACHED, True
+    if plane is not None:
+        connection, shown = plane.look(interface, entry, facts)
+    if plane is not None and not shown:
         intended = entry.backend or Backend(None)
         for child in swapped(interface, plane.KEPT):
             document.remove(child)
         document.set_attribute(interface, "type", intended.type)
         put_link(document, interface, entry.link)
+        if entry.alias and interface.find("alias") is None:
+            put_children(document, interface, (f"<alias name={quoted(entry.alias)}/>",))
         _put_back(document, interface, intended.children)
-    connection = Connection.DEFERRED if deferred else Connection.ATTACHED
     document.set_attribute(interface, "connection", connection.value)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from nicplug_xml.endpoints import OvsPort
+from nicplug_xml.frozen import Frozen
+from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 
@@ -57,6 +59,36 @@ class Host(Protocol):
     def take_back_descriptor(self, name: str) -> None:
         """Have QEMU close the descriptor of that name, unless a netdev has taken it (``closefd``)."""
 
+    def require_here(self, device: str, mac: str) -> None:
+        """Raise unless a NIC's host device is one of this host's."""
+
+    def require_device(self, name: str, mtu: int) -> None:
+        """Raise unless there is a network device of that name, which passes frames of that MTU."""
+
+    def add_macvlan(self, name: str, lower: str, mode: str, mac: str, mtu: int) -> None:
+        """Make a macvlan on a device, and leave it down. An MTU of 0 is the device's own."""
+
+    def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:
+        """Make an internal port of an Open vSwitch bridge. An MTU of 0 is the bridge's own."""
+
+    def join(self, device: str, joint: Joint) -> None:
+        """Have the kernel redirect all frames of two devices to each other.
+
+        :param device: a NIC's host device; its frames go to another one until then, or to its bridge.
+        """
+
+    def part(self, device: str, joint: Joint) -> None:
+        """End what `join` has made, in both directions."""
+
+    def set_carrier(self, device: str, up: bool) -> None:
+        """Set a container's host device up or down, which is a carrier at the container's end, or none."""
+
+    def release(self, joint: Joint) -> None:
+        """Let go of a joint's device: of ours it is the end, and to others no frame is redirected."""
+
+    def other(self, domain: str) -> Host:
+        """Return the host that steps of another domain act on."""
+
     def ensure_parking(self) -> None:
         """Make the parking place, unless it is there."""
 
@@ -70,8 +102,7 @@ class Host(Protocol):
         """Say in a few words what state the interface of that metadata key is in now."""
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(Frozen):
     """What must be seen of an interface before success is reported.
 
     :param key: the interface, as its metadata entry names it.
@@ -89,10 +120,7 @@ class Expected:
 
 
 class Step(Protocol):
-    """One thing to do, with its undo.
-
-    Those below are named tuples: a dataclass each would take more time to make than all else of the start.
-    """
+    """One thing to do, with its undo."""
 
     @property
     def summary(self) -> str:
@@ -108,7 +136,7 @@ class Step(Protocol):
         """Take it back; harmless when it was not done."""
 
 
-class EnsureParking(NamedTuple):
+class EnsureParking(Frozen):
     """Make the parking place. It stays: other NICs may use it by the time of an undo.
 
     :param call: what makes it, in words.
@@ -127,7 +155,7 @@ class EnsureParking(NamedTuple):
         pass
 
 
-class RequireNetwork(NamedTuple):
+class RequireNetwork(Frozen):
     """Look whether a libvirt network can be plugged into."""
 
     network: str
@@ -143,7 +171,7 @@ class RequireNetwork(NamedTuple):
         pass
 
 
-class UpdateDevice(NamedTuple):
+class UpdateDevice(Frozen):
     """Change an interface by libvirt's own update-device.
 
     :param xml: the whole interface as it is to be.
@@ -165,7 +193,7 @@ class UpdateDevice(NamedTuple):
         host.update_device(self.undo_xml, self.scope)
 
 
-class RequireNetdev(NamedTuple):
+class RequireNetdev(Frozen):
     """Look whether QEMU can have a netdev of that type; not every version and build has all."""
 
     kind: str
@@ -181,7 +209,7 @@ class RequireNetdev(NamedTuple):
         pass
 
 
-class OpenTap(NamedTuple):
+class OpenTap(Frozen):
     """Make a tap in a bridge. It lives as long as a descriptor of it: QEMU's end is its own."""
 
     name: str
@@ -201,7 +229,7 @@ class OpenTap(NamedTuple):
         host.close_descriptor(self.name)
 
 
-class OpenMacvtap(NamedTuple):
+class OpenMacvtap(Frozen):
     """Make a macvtap. It lives as long as a descriptor of it: QEMU's end is its own."""
 
     name: str
@@ -220,7 +248,7 @@ class OpenMacvtap(NamedTuple):
         host.close_descriptor(self.name)
 
 
-class StartPasst(NamedTuple):
+class StartPasst(Frozen):
     """Start passt. It ends when the socket to it is closed: QEMU's end is its own."""
 
     name: str
@@ -237,7 +265,7 @@ class StartPasst(NamedTuple):
         host.close_descriptor(self.name)
 
 
-class Connect(NamedTuple):
+class Connect(Frozen):
     """Connect to a TCP port or a UNIX socket. QEMU would go on with a connection that was refused."""
 
     name: str
@@ -255,7 +283,7 @@ class Connect(NamedTuple):
         host.close_descriptor(self.name)
 
 
-class UseDescriptor(NamedTuple):
+class UseDescriptor(Frozen):
     """Take a copy of a descriptor that the caller has opened."""
 
     name: str
@@ -272,7 +300,7 @@ class UseDescriptor(NamedTuple):
         host.close_descriptor(self.name)
 
 
-class SendDescriptor(NamedTuple):
+class SendDescriptor(Frozen):
     """Hand a descriptor to QEMU."""
 
     name: str
@@ -288,7 +316,7 @@ class SendDescriptor(NamedTuple):
         host.take_back_descriptor(self.name)
 
 
-class Monitor(NamedTuple):
+class Monitor(Frozen):
     """A QEMU monitor command.
 
     :param reverse: the command and arguments that take it back; None where nothing does.
@@ -310,29 +338,222 @@ class Monitor(NamedTuple):
             host.monitor(*self.reverse)
 
 
-class LetGoFirst(NamedTuple):
+class LetGoFirst(Frozen):
     """Let go of a backend that its successor cannot be beside.
 
-    :param netdev: the backend's netdev.
+    :param step: what lets go of it.
     :param again: what makes the backend anew.
     """
 
-    netdev: str
+    step: Step
     again: tuple[Step, ...]
     summary: str = "let go of the old backend"
 
     def describe(self) -> str:
-        return _qmp("netdev_del", {"id": self.netdev})
+        return self.step.describe()
 
     def apply(self, host: Host) -> None:
-        host.monitor("netdev_del", {"id": self.netdev})
+        self.step.apply(host)
 
     def undo(self, host: Host) -> None:
         for step in self.again:
             step.apply(host)
 
 
-class Record(NamedTuple):
+class RequireHere(Frozen):
+    """Look whether the NIC's host device is one of this host's: the kernel's part is for those alone."""
+
+    device: str
+    mac: str
+    summary: str = "find the NIC's device on this host"
+
+    def describe(self) -> str:
+        return f"sysfs    {self.device} is the device of {self.mac}"
+
+    def apply(self, host: Host) -> None:
+        host.require_here(self.device, self.mac)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class RequireDevice(Frozen):
+    """Look whether there is a network device to be joined to.
+
+    :param mtu: what the NIC was told to use; 0 where nothing was said.
+    """
+
+    device: str
+    mtu: int
+    summary: str = "find the device"
+
+    def describe(self) -> str:
+        mtu = f", MTU {self.mtu} or more" if self.mtu else ""
+        return f"sysfs    {self.device} is there{mtu}"
+
+    def apply(self, host: Host) -> None:
+        host.require_device(self.device, self.mtu)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class AddMacvlan(Frozen):
+    """Make the macvlan of a joint."""
+
+    joint: Joint
+    mac: str
+    mtu: int
+    summary: str = "make a macvlan"
+
+    def describe(self) -> str:
+        name, lower, mode = self.joint.device, self.joint.place, self.joint.mode
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        return f"netlink  RTM_NEWLINK macvlan {name} link {lower} mode {mode} address {self.mac}{mtu}"
+
+    def apply(self, host: Host) -> None:
+        name, lower, mode = self.joint.device, self.joint.place, self.joint.mode
+        host.add_macvlan(name, lower, mode, self.mac, self.mtu)
+
+    def undo(self, host: Host) -> None:
+        host.release(self.joint)
+
+
+class AddPort(Frozen):
+    """Make the Open vSwitch port of a joint."""
+
+    joint: Joint
+    port: OvsPort
+    mac: str
+    mtu: int
+    summary: str = "make a port of the Open vSwitch bridge"
+
+    def describe(self) -> str:
+        device, bridge = self.joint.device, self.joint.place
+        return f"ovsdb    insert Port {device} into Bridge {bridge}, attached-mac {self.mac}"
+
+    def apply(self, host: Host) -> None:
+        host.add_port(self.joint.device, self.port, self.mac, self.mtu)
+
+    def undo(self, host: Host) -> None:
+        host.release(self.joint)
+
+
+class Join(Frozen):
+    """Have the kernel redirect all frames between the NIC's host device and another one.
+
+    :param device: the NIC's host device.
+    :param before: what it was joined to, from which it goes in the same moment.
+    """
+
+    device: str
+    joint: Joint
+    before: Joint | None = None
+    summary: str = "join it"
+
+    def describe(self) -> str:
+        other, place = self.joint.device, self.joint.place
+        if self.joint.kind == "bridge":
+            return f"netlink  RTM_NEWLINK {self.device} master {other}{place and ', ' + place}"
+        return f"netlink  RTM_NEWTFILTER {self.device} <-> {other}, mirred redirect"
+
+    def apply(self, host: Host) -> None:
+        host.join(self.device, self.joint)
+
+    def undo(self, host: Host) -> None:
+        if self.before is None:
+            host.part(self.device, self.joint)
+        else:
+            host.join(self.device, self.before)
+
+
+class Part(Frozen):
+    """End the redirects of a joint."""
+
+    device: str
+    joint: Joint
+    summary: str = "part it"
+
+    def describe(self) -> str:
+        if self.joint.kind == "bridge":
+            return f"netlink  RTM_NEWLINK {self.device} nomaster"
+        return f"netlink  RTM_DELTFILTER {self.device} <-> {self.joint.device}"
+
+    def apply(self, host: Host) -> None:
+        host.part(self.device, self.joint)
+
+    def undo(self, host: Host) -> None:
+        host.join(self.device, self.joint)
+
+
+class SetCarrier(Frozen):
+    """Set a container's host device up or down: that is the carrier at the container's end.
+
+    :param up: whether there is to be a carrier; there was the contrary before.
+    """
+
+    device: str
+    up: bool
+
+    @property
+    def summary(self) -> str:
+        return f"set its carrier {'up' if self.up else 'down'}"
+
+    def describe(self) -> str:
+        return f"netlink  RTM_NEWLINK {self.device} {'up' if self.up else 'down'}"
+
+    def apply(self, host: Host) -> None:
+        host.set_carrier(self.device, self.up)
+
+    def undo(self, host: Host) -> None:
+        host.set_carrier(self.device, not self.up)
+
+
+class Release(Frozen):
+    """Let go of what the NIC was joined to. Nothing takes that back."""
+
+    joint: Joint
+    summary: str = "let go of what it was joined to"
+
+    def describe(self) -> str:
+        kind, device, place = self.joint.kind, self.joint.device, self.joint.place
+        what = {
+            "macvlan": f"netlink  RTM_DELLINK {device}",
+            "port": f"ovsdb    delete Port {device} of Bridge {place}",
+        }
+        return what.get(kind, f"netlink  RTM_DELTFILTER {device}")
+
+    def apply(self, host: Host) -> None:
+        host.release(self.joint)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class OfOther(Frozen):
+    """A step on another domain: a cable has two ends.
+
+    :param domain: the other domain's name.
+    """
+
+    domain: str
+    step: Step
+
+    @property
+    def summary(self) -> str:
+        return f"{self.step.summary} ({self.domain})"
+
+    def describe(self) -> str:
+        return f"{self.step.describe()} of {self.domain}"
+
+    def apply(self, host: Host) -> None:
+        self.step.apply(host.other(self.domain))
+
+    def undo(self, host: Host) -> None:
+        self.step.undo(host.other(self.domain))
+
+
+class Record(Frozen):
     """Write an entry of our metadata; libvirt tells every client of it by a METADATA_CHANGE event.
 
     :param entry: the entry as it is to be.
@@ -356,7 +577,7 @@ class Record(NamedTuple):
         host.record(self.undo_entry, self.keys, self.scope)
 
 
-class Check(NamedTuple):
+class Check(Frozen):
     """Read back what the steps before it did."""
 
     expected: Expected
@@ -377,7 +598,7 @@ class Check(NamedTuple):
         pass
 
 
-class Announce(NamedTuple):
+class Announce(Frozen):
     """Have QEMU announce one NIC, so that switches learn where it is now.
 
     :param alias: the NIC's device alias, which is its id in QEMU.

@@ -16,6 +16,34 @@ def parse_domain(xml: str) -> Document:
     return Document(xml, skip=lambda parent, tag: parent == "devices" and tag != "interface")
 
 
+def read_domain(xml: str) -> Element:
+    """Parse libvirt's own XML of a domain; what is asked for is there to be found: our metadata, interfaces
+    and what comes after the devices.
+
+    libvirt indents each element by its depth, and writes no bare ``<`` but that of its elements, except in
+    metadata, which may hold anything. So the first ``<metadata`` and the last ``</metadata>`` before the last
+    ``<devices>`` are what they seem. A document that is not laid out like that is parsed as a whole.
+
+    :raises SchemaError: the document is malformed or refused.
+    """
+    before, devices, behind = xml.rpartition("\n  <devices>")
+    found, end, tail = behind.partition("\n  </devices>")
+    head, opened, rest = before.partition("\n  <metadata")
+    inside, closed, _ = rest.rpartition("</metadata>")
+    items = [item.partition("\n    </interface>") for item in found.split("\n    <interface ")[1:]]
+    if not (
+        xml.startswith("<domain ") and devices and end
+        and (closed if opened else "<metadata" not in before) and "<metadata" not in tail
+        and len(items) == found.count("<interface") and all(item[1] for item in items)
+    ):  # fmt: skip
+        return parse_domain(xml).root
+    frame = Document(f"{head[: head.index('>') + 1]}{opened}{inside}{closed}<devices/>{tail}").root
+    interfaces = [Document(f"<interface {item}\n    </interface>").root for item, _, _ in items]
+    return frame.with_children(
+        *(child.with_children(*interfaces) if child.tag == "devices" else child for child in frame)
+    )
+
+
 def interfaces_of(domain: Element) -> Iterator[Element]:
     """Yield the ``<interface>`` elements of a ``<domain>``."""
     for devices in domain:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from nicplug_xml import backends, metadata
 from nicplug_xml.document import Document, Element
 from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.model import BACKEND_CHILDREN, Backend, Connection, Interface, Scope
 from nicplug_xml.plan import Plan
 from nicplug_xml.planner import Site, same_link
@@ -20,7 +20,7 @@ from nicplug_xml.steps import Step, UpdateDevice
 from nicplug_xml.stock import backend_of, put_children, put_link, swapped
 
 #: What libvirt fills in: a document that leaves it out means what is there.
-FILLED_IN = ("mac", "address", "alias", "target", "model")
+FILLED_IN = ("mac", "address", "alias", "target", "model", "guest")
 
 #: What libvirt can change of the frontend while the domain runs, besides the link. It takes another
 #: trustGuestRxFilters as well, but libvirt 9.0 does nothing with it and calls that success.
@@ -32,8 +32,7 @@ _MADE_UP_TARGET = re.compile(r"(vnet|macvtap|macvlan)\d+")
 _Shape = tuple[str, frozenset[tuple[str, str]], "str | tuple[_Shape, ...]"]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Frozen):
     """How a pluggable interface is to be, its frontend aside.
 
     :param connection: whether a backend is to be attached.
@@ -80,7 +79,7 @@ def matches(given: Element, found: Sequence[Interface]) -> list[Interface]:
     candidates = [nic for nic in found if mac in ("", nic.mac)]
     for name in ("alias", "address"):
         if len(candidates) > 1:
-            roots = ((nic, Document(nic.xml).root) for nic in candidates)
+            roots = ((nic, nic.element) for nic in candidates)
             candidates = [
                 nic for nic, root in roots if root.find(name) is None or _is_filled_in(given, root, name)
             ]
@@ -95,23 +94,11 @@ def as_extended(site: Site, given: Element) -> str:
     return document.edited()
 
 
-def needs_network(site: Site, given: Element) -> str:
-    """Return the libvirt network whose XML `plan` needs, or an empty string; errors as there."""
-    if is_stock(site, given):
-        return ""
-    wanted = _wanted(site, given)
-    if wanted.connection is Connection.DEFERRED or _is_attached_to(site, wanted.backend):
-        return ""
-    return site.needs_network(wanted.backend)
-
-
-def plan(site: Site, given: Element, parking: str, *, network: str = "", announce: bool = True) -> Plan:
+def plan(site: Site, given: Element, *, announce: bool = True) -> Plan:
     """Plan to make an interface what a document says.
 
     :param site: the interface.
     :param given: the ``<interface>`` that it is to be.
-    :param parking: as for `Site.detach`.
-    :param network: XML of the libvirt network that `needs_network` names.
     :param announce: whether to announce the NIC when it is plugged in.
     :raises UnsupportedError: something of it cannot change, in this state or on the NIC's plane; or
         connection is given for an interface that is not pluggable.
@@ -127,21 +114,21 @@ def plan(site: Site, given: Element, parking: str, *, network: str = "", announc
     _refuse_frontend(site, given, changed)
     xml = _with_frontend(site, given) if changed else nic.xml
     changes = ", ".join([*_changes(site, wanted), *changed])
-    made = _plan(replace(site, nic=replace(nic, xml=xml)), wanted, parking, network, announce)
+    made = _plan(replace(site, nic=replace(nic, xml=xml)), wanted, announce)
     steps = made.steps
     if changed:
         steps = _frontend_steps(steps, UpdateDevice("change its frontend", xml, nic.xml, site.scope))
     return replace(made, steps=steps, summary=f"update {site.name}" + (f": {changes}" if changes else ""))
 
 
-def _plan(site: Site, wanted: Wanted, parking: str, network: str, announce: bool) -> Plan:
+def _plan(site: Site, wanted: Wanted, announce: bool) -> Plan:
     nic, link = site.nic, wanted.link
     if wanted.connection is Connection.DEFERRED:
-        return site.defer(parking, wanted.backend, link)
+        return site.defer(wanted.backend, link)
     if _is_attached_to(site, wanted.backend):
         return site.set_link(link or "up")
     link = "up" if link is None and nic.link == "down" else link
-    return site.attach(wanted.backend, announce=announce, link=link, network=network, whole=True)
+    return site.attach(wanted.backend, announce=announce, link=link, whole=True)
 
 
 def is_stock(site: Site, given: Element) -> bool:
@@ -180,7 +167,7 @@ def _changes(site: Site, wanted: Wanted) -> Iterator[str]:
 
 def _changed_frontend(site: Site, given: Element) -> Iterator[str]:
     """Yield the names of the frontend's attributes and children in which a document differs."""
-    present, kept = Document(site.nic.xml).root, site.plane().KEPT
+    present, kept = site.nic.element, site.plane().KEPT
     for name in sorted((present.attributes.keys() | given.attributes.keys()) - {"type", "connection"}):
         if present.attributes.get(name) != given.attributes.get(name):
             yield name
@@ -196,7 +183,7 @@ def _changed_frontend(site: Site, given: Element) -> Iterator[str]:
 
 
 def _refuse_frontend(site: Site, given: Element, changed: Collection[str]) -> None:
-    present = Document(site.nic.xml).root
+    present = site.nic.element
     if site.scope is Scope.CONFIG:
         if "alias" in changed:
             raise UnsupportedError(
@@ -216,7 +203,7 @@ def _refuse_frontend(site: Site, given: Element, changed: Collection[str]) -> No
 
 def _with_frontend(site: Site, given: Element) -> str:
     """Return the document as a stock ``<interface>``: what holds the NIC, and its link, stay as they are."""
-    present, kept = Document(site.nic.xml).root, site.plane().KEPT
+    present, kept = site.nic.element, site.plane().KEPT
     document = Document(given.text)
     interface = document.root
     document.set_attribute(interface, "connection", None)
@@ -234,7 +221,7 @@ def _frontend_steps(steps: Sequence[Step], update: UpdateDevice) -> tuple[Step, 
     """Return the steps so that one of them changes the frontend, and all of them undo that."""
     if any(isinstance(step, UpdateDevice) for step in steps):
         return tuple(
-            step._replace(undo_xml=update.undo_xml) if isinstance(step, UpdateDevice) else step
+            replace(step, undo_xml=update.undo_xml) if isinstance(step, UpdateDevice) else step
             for step in steps
         )
     return (update, *steps)

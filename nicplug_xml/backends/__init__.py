@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nicplug_xml.backends import bridge, direct, fd, l2tpv3, network, socket, stream, user, vde
+from nicplug_xml.backends import bridge, cable, direct, fd, l2tpv3, netdev, network, socket, stream, user, vde
 from nicplug_xml.endpoints import Endpoint
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.model import Backend
@@ -38,7 +38,7 @@ class Kind(Protocol):
 
 BACKENDS: dict[str, Kind] = {
     kind: module
-    for module in (bridge, network, direct, user, socket, fd, stream, l2tpv3, vde)
+    for module in (bridge, network, direct, netdev, cable, user, socket, fd, stream, l2tpv3, vde)
     for kind in module.TYPES
 }
 

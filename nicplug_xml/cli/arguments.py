@@ -80,7 +80,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
         prog=f"nicplug {name}",
         description=summary[0].upper() + summary[1:] + ".",
         epilog="examples:\n" + "".join(f"  {line}\n" for line in examples.splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
     )
     add_arguments(command)
     # These are accepted behind the command as well; SUPPRESS keeps what was said before it.
@@ -91,13 +91,28 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 def _top() -> argparse.ArgumentParser:
     import argparse
 
-    top = argparse.ArgumentParser(prog="nicplug", usage=_USAGE, add_help=False)
+    top = argparse.ArgumentParser(prog="nicplug", usage=_USAGE, add_help=False, formatter_class=_formatter)
     top.add_argument("command", nargs="?")
     top.add_argument("arguments", nargs=argparse.REMAINDER)
     top.add_argument("-h", "--help", action="store_true")
     top.add_argument("--version", action="store_true")
     _add_global(top, None)
     return top
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Make a formatter as wide as the terminal: argparse would import shutil, a slow thing, to know that."""
+    import argparse
+    import os
+
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else 0
+    if not width:
+        try:
+            width = os.get_terminal_size().columns
+        except OSError:
+            width = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
 
 
 def _add_global(command: argparse.ArgumentParser, default: str | None) -> None:
@@ -152,7 +167,10 @@ def _attach(command: argparse.ArgumentParser) -> None:
     backend.add_argument("file", metavar="FILE", nargs="?", help="a <backend> document; - is standard input")
     backend.add_argument("--bridge", metavar="BRIDGE", help="a Linux bridge of the host")
     backend.add_argument("--network", metavar="NETWORK", help="a libvirt network")
-    backend.add_argument("--direct", metavar="DEV", help="a macvtap on a device of the host")
+    backend.add_argument("--ovs", metavar="BRIDGE", help="an Open vSwitch bridge of the host")
+    backend.add_argument("--direct", metavar="DEV", help="a macvlan or macvtap on a device of the host")
+    backend.add_argument("--cable", metavar="DOMAIN/INTERFACE", help="another NIC, point to point")
+    backend.add_argument("--netdev", metavar="DEV", help="a device of the host, whatever it is")
     backend.add_argument("--user", action="store_true", help="QEMU's own user-mode network")
     backend.add_argument(
         "--fd", metavar="N", type=int, help="an inherited descriptor of a tap, a macvtap or a socket"
@@ -162,6 +180,7 @@ def _attach(command: argparse.ArgumentParser) -> None:
         choices=("bridge", "private", "vepa", "passthrough"),
         help="mode of the macvtap (default: bridge)",
     )
+    command.add_argument("--interfaceid", metavar="UUID", help="what a controller knows the port of --ovs by")
     command.add_argument(
         "--vlan",
         metavar="TAG",

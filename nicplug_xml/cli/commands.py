@@ -9,14 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nicplug_xml import operations
-from nicplug_xml.backends import bridge, direct, network, user
+from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs, user
 from nicplug_xml.cli import output
 from nicplug_xml.document import decode
 from nicplug_xml.errors import NicplugError, UsageError
 from nicplug_xml.host.connection import find_domain, open_connection, silence_libvirt
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, InterfaceStatus
-from nicplug_xml.rewrite import to_extended, to_stock
 
 if TYPE_CHECKING:
     import argparse
@@ -47,10 +46,14 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _rewrite(options: argparse.Namespace) -> int:
+    from nicplug_xml.rewrite import to_stock
+
     return _translate(options.file, lambda xml: to_stock(xml, plane=options.plane, parking=options.parking))
 
 
 def _restore(options: argparse.Namespace) -> int:
+    from nicplug_xml.rewrite import to_extended
+
     return _translate(options.file, to_extended)
 
 
@@ -162,10 +165,15 @@ def _backend(options: argparse.Namespace) -> Backend | str | None:
     makers: dict[str, Callable[[str], Backend]] = {
         "bridge": bridge.backend,
         "network": network.backend,
+        "ovs": lambda name: ovs.backend(name, options.interfaceid),
         "direct": lambda device: direct.backend(device, options.mode or "bridge"),
+        "cable": _cable,
+        "netdev": netdev.backend,
     }
     if options.mode and options.direct is None:
         raise UsageError("--mode says nothing without --direct", hint="add --direct DEV")
+    if options.interfaceid is not None and not (options.ovs and options.interfaceid):
+        raise UsageError("--interfaceid takes a UUID, and --ovs", hint="add --ovs BRIDGE")
     backend: Backend | None = user.backend() if options.user else None
     for name, make in makers.items():
         value = getattr(options, name)
@@ -181,6 +189,14 @@ def _backend(options: argparse.Namespace) -> Backend | str | None:
     if backend is None:
         raise UsageError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")
     return backend.with_vlan(options.vlan)
+
+
+def _cable(end: str) -> Backend:
+    # A domain's name may have slashes, an interface's has none.
+    domain, slash, interface = end.rpartition("/")
+    if not (domain and slash and interface):
+        raise UsageError("--cable takes both ends of the way", hint="say DOMAIN/INTERFACE, as in vm2/ua-nic0")
+    return cable.backend(domain, interface)
 
 
 def _carry_out(dom: libvirt.virDomain, plan: Plan, options: argparse.Namespace) -> int:

@@ -17,9 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from nicplug_xml.errors import NicplugError, UsageError
 
+    if arguments is None:
+        _never_collect()
+        arguments = sys.argv[1:]
     _open_closed_streams()
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run(arguments)
         # What cannot be written is to be told here, and not when the interpreter ends.
         sys.stdout.flush()
         return code
@@ -57,6 +60,15 @@ def _run(arguments: Sequence[str]) -> int:
     warnings.showwarning = lambda message, *_: print(f"nicplug: warning: {message}", file=sys.stderr)
     warnings.simplefilter("always", UserWarning)
     return COMMANDS[options.command](options)
+
+
+def _never_collect() -> None:
+    """Collect no garbage, neither while modules load nor at the end: all that there is stays until then."""
+    import atexit
+    import gc
+
+    gc.disable()
+    atexit.register(gc.freeze)
 
 
 def _open_closed_streams() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import NotFoundError, OperationError
@@ -45,6 +45,8 @@ def silence_libvirt() -> None:
 
 def start_event_loop() -> None:
     """Run libvirt's default event loop in a thread, once a process; call it before connecting."""
+    import threading
+
     import libvirt
 
     if any(thread.name == "libvirt-events" for thread in threading.enumerate()):
@@ -76,6 +78,27 @@ def find_domain(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
         except libvirt.libvirtError as error:
             if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
                 raise translate(error) from error
+    raise NotFoundError(f"there is no domain '{name}'", hint="'nicplug list' shows what there is")
+
+
+def find_beside(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
+    """Look a domain up by name: here, and then at the host's other hypervisor, QEMU or LXC.
+
+    :raises NotFoundError: there is none.
+    """
+    import libvirt
+
+    try:
+        return conn.lookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise translate(error) from error
+    with translated():
+        uri = conn.getURI()
+    for ours, other in (("qemu", "lxc"), ("lxc", "qemu")):
+        if uri.startswith(ours) and "/embed" not in uri:
+            with suppress(libvirt.libvirtError):
+                return libvirt.open(other + uri[len(ours) :]).lookupByName(name)
     raise NotFoundError(f"there is no domain '{name}'", hint="'nicplug list' shows what there is")
 
 

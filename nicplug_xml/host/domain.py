@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nicplug_xml import backends, metadata
-from nicplug_xml.document import Document
+from nicplug_xml.document import Document, Element
+from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
+from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.host import sysfs
-from nicplug_xml.host.connection import ensure_parking, require_network
+from nicplug_xml.host.connection import ensure_parking, find_beside, require_network
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
+from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, silence
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs
+from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope
-from nicplug_xml.planes import hub
+from nicplug_xml.planes import hub, veth
 from nicplug_xml.steps import Expected
-from nicplug_xml.stock import parse_domain
+from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
 from nicplug_xml.view import View, view
 
 if TYPE_CHECKING:
@@ -29,16 +33,18 @@ _XML_INACTIVE = 2
 _METADATA_ELEMENT = 2
 
 
-class Domain(Descriptors):
-    """A `nicplug_xml.plan.Host` on a virDomain."""
+class Domain(Descriptors, Kernel):
+    """A `nicplug_xml.steps.Host` on a virDomain."""
 
     def __init__(self, dom: libvirt.virDomain) -> None:
         self._monitor = LibvirtMonitor(dom)
-        super().__init__(self._monitor)
+        Descriptors.__init__(self, self._monitor)
+        Kernel.__init__(self)
         self.dom = dom
         self.name: str = dom.name()
         #: What the last check of each state saw, so that nobody has to look again.
         self.checked: dict[Scope, Interface] = {}
+        self._others: dict[str, Domain] = {}
 
     def scopes(self, flags: int) -> list[Scope]:
         """Resolve VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG} as virsh does.
@@ -46,7 +52,8 @@ class Domain(Descriptors):
         :raises UnsupportedError: live on a domain that does not run, or config on a transient one.
         """
         with translated():
-            active, persistent = bool(self.dom.isActive()), bool(self.dom.isPersistent())
+            active = bool(self.dom.isActive())
+            transient = bool(flags & 2) and not self.dom.isPersistent()
         if not flags & 3:
             return [Scope.LIVE if active else Scope.CONFIG]
         if flags & 1 and not active:
@@ -54,7 +61,7 @@ class Domain(Descriptors):
                 f"domain '{self.name}' is not running",
                 hint="start it, or change its definition alone with --config",
             )
-        if flags & 2 and not persistent:
+        if transient:
             raise UnsupportedError(
                 f"domain '{self.name}' is transient and has no persistent definition",
                 hint="leave --config and --persistent out",
@@ -68,12 +75,26 @@ class Domain(Descriptors):
 
     def read(self, scope: Scope) -> View:
         """Return what is true in that state now."""
-        xml = self.xml(scope)
-        return view(xml, self.netdevs(xml) if scope is Scope.LIVE else None)
+        root = read_domain(self.xml(scope))
+        return view(root, self.facts(root) if scope is Scope.LIVE else NOT_ASKED)
 
-    def netdevs(self, xml: str) -> frozenset[str] | None:
-        """Ask the running QEMU for its netdevs, where the domain's live XML has interfaces of plane hub."""
-        return netdevs(self._monitor) if f"hubport,id={hub.PREFIX}" in xml else None
+    def facts(self, root: Element) -> Facts:
+        """Ask QEMU and the kernel for what is so below the running domain's XML.
+
+        :param root: its ``<domain>``.
+        """
+        entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
+        joints, carriers = {}, {}
+        for interface in interfaces_of(root):
+            device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
+            if entry is None or not is_host_device(device, (interface.get("mac", "address") or "").lower()):
+                continue
+            joints[device] = joint_of(device)
+            if entry.plane == veth.NAME:
+                joints[device] = joints[device] or port_of(device)
+                carriers[device] = sysfs.is_up(device)
+        asked = any(entry.plane == hub.NAME for entry in entries.values())
+        return Facts(netdevs(self._monitor) if asked else None, joints, carriers)
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:
@@ -91,7 +112,7 @@ class Domain(Descriptors):
         with translated():
             self.dom.setMetadata(_METADATA_ELEMENT, text, metadata.PREFIX, metadata.URI, _AFFECT[scope])
 
-    def _entries(self, scope: Scope) -> list[Entry]:
+    def _entries(self, scope: Scope) -> Sequence[Entry]:
         import libvirt
 
         try:
@@ -102,8 +123,41 @@ class Domain(Descriptors):
             return []
         return metadata.parse(Document(text).root)
 
+    def close(self) -> None:
+        """Close what is still open of ours."""
+        Descriptors.close(self)
+        Kernel.close(self)
+        for other in self._others.values():
+            other.close()
+
+    def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:
+        from nicplug_xml.host.ovsdb import add_port
+
+        add_port(name, port, mac=mac, domain=self.dom.UUIDString(), mtu=mtu or None)
+        silence(name)
+
+    def join(self, device: str, joint: Joint) -> None:
+        from nicplug_xml.host import janitor
+
+        super().join(device, joint)
+        if joint.kind == "bridge":
+            return  # nothing of it outlives the device
+        janitor.ensure(in_thread="/embed" in self.dom.connect().getURI())
+
+    def owned(self, joint: Joint) -> Joint:
+        # Whoever finds that the other end of a cable is gone has to know whom to tell.
+        if joint.kind != "cable":
+            return joint
+        with translated():
+            return joint._replace(place=self.dom.UUIDString(), mode=self.dom.connect().getURI())
+
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         return self._monitor.command(command, arguments)
+
+    def other(self, domain: str) -> Domain:
+        if domain not in self._others:
+            self._others[domain] = Domain(find_beside(self.dom.connect(), domain))
+        return self._others[domain]
 
     def ensure_parking(self) -> None:
         ensure_parking(self.dom.connect())
@@ -137,7 +191,7 @@ class Domain(Descriptors):
         nic = self._interface(key, Scope.LIVE)
         if nic is None or not nic.target:
             return
-        bandwidth = Document(nic.xml).root.find("bandwidth")
+        bandwidth = nic.element.find("bandwidth")
         limits = {
             f"{way}.{limit}": int((bandwidth.get(way, limit) if bandwidth else None) or 0)
             for way in ("inbound", "outbound")
@@ -161,7 +215,7 @@ def recorded_planes(conn: libvirt.virConnect, xml: str) -> dict[str, str]:
         definition = dom.XMLDesc(_XML_INACTIVE)
     except libvirt.libvirtError:
         return {}
-    return {nic.key: nic.plane for nic in view(definition).interfaces if nic.plane}
+    return {nic.key: nic.plane for nic in view(parse_domain(definition).root).interfaces if nic.plane}
 
 
 def _state(nic: Interface) -> str:
@@ -174,18 +228,15 @@ def _state(nic: Interface) -> str:
 def _check_live(nic: Interface, expected: Expected) -> None:
     if nic.carrier != expected.carrier:
         raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
-    if not sysfs.is_tap_of(nic.target, nic.mac):
-        return  # another host's or namespace's device: libvirt's word has to do
-    bridge = _bridge(nic)
-    if bridge and sysfs.master(nic.target) != bridge:
-        raise OperationError(
-            f"{nic.target} is a port of '{sysfs.master(nic.target)}' afterwards, not of {bridge}"
-        )
+    bridge, master = _bridge(nic) if nic.shown else "", sysfs.master(nic.target)
+    # Of another host's or namespace's device libvirt's word has to do.
+    if bridge and master != bridge and is_host_device(nic.target, nic.mac):
+        raise OperationError(f"{nic.target} is a port of '{master}' afterwards, not of {bridge}")
 
 
 def _bridge(nic: Interface) -> str:
     """Return the bridge that the live XML says the tap is a port of; Open vSwitch's ports have no master."""
-    root = Document(nic.xml).root
+    root = nic.element
     if root.get("virtualport", "type") == "openvswitch":
         return ""
     return root.get("source", "bridge") or ""

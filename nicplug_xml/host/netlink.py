@@ -19,26 +19,41 @@ def netlink() -> Iterator[IPRoute]:
 
     :raises OperationError: the kernel refuses a request in the block; the message is the kernel's.
     """
-    from pyroute2 import IPRoute, NetlinkError
+    with open_netlink() as ipr, kernel_errors():
+        yield ipr
+
+
+def open_netlink() -> IPRoute:
+    """Open a netlink session in this thread's network namespace."""
+    from pyroute2 import IPRoute
+
+    return IPRoute(ext_ack=True, strict_check=True)
+
+
+@contextmanager
+def kernel_errors() -> Iterator[None]:
+    """Raise what the kernel refuses in the block as an `OperationError` with its message."""
+    from pyroute2 import NetlinkError
 
     try:
-        with IPRoute(ext_ack=True, strict_check=True) as ipr:
-            yield ipr
+        yield
     except NetlinkError as error:
         hint = "this takes root or CAP_NET_ADMIN" if error.code == errno.EPERM else ""
         raise OperationError(f"the kernel refuses: {error}", hint=hint) from error
 
 
-def index_of(ipr: IPRoute, device: str, kind: str = "device") -> int:
-    """Look up the index of a network device.
+def index_of(device: str, kind: str = "device") -> int:
+    """Look up the index of a network device of this thread's network namespace.
 
     :param kind: what it is called in the error.
     :raises NotFoundError: there is none of that name.
     """
-    found = ipr.link_lookup(ifname=device)
-    if not found:
-        raise NotFoundError(f"there is no {kind} '{device}'", hint="'ip link' lists what there is")
-    return int(found[0])
+    from socket import if_nametoindex
+
+    try:
+        return if_nametoindex(device)
+    except OSError as error:
+        raise NotFoundError(f"there is no {kind} '{device}'", hint="'ip link' lists what there is") from error
 
 
 def add_bridge(name: str) -> None:
@@ -49,3 +64,15 @@ def add_bridge(name: str) -> None:
     with netlink() as ipr:
         if not ipr.link_lookup(ifname=name):
             ipr.link("add", ifname=name, kind="bridge")
+
+
+@contextmanager
+def suppress_code(*codes: int) -> Iterator[None]:
+    """Go on where the kernel refuses with one of these error numbers (``errno``)."""
+    from pyroute2 import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in codes:
+            raise

@@ -12,12 +12,14 @@ from typing import NoReturn
 
 from nicplug_xml import metadata
 from nicplug_xml.document import Document, quoted
-from nicplug_xml.endpoints import Descriptor
+from nicplug_xml.endpoints import Descriptor, OvsPort
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.facts import Facts
 from nicplug_xml.host.descriptors import Descriptors
+from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.host.monitor import QmpMonitor, info_network, netdevs
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import Backend, Connection, Interface, Scope
+from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan
 from nicplug_xml.planes import hub
 from nicplug_xml.planner import Site
@@ -28,8 +30,8 @@ _HUB = re.compile(r"^hub (\d+)$")
 _NIC_PORT = re.compile(rf"^ \\ ({hub.PREFIX}({metadata.USER_ALIAS}[^:]+)): \2: ")
 
 
-class QmpHost(Descriptors):
-    """A `nicplug_xml.plan.Host` on a QMP socket, for plane hub.
+class QmpHost(Descriptors, Kernel):
+    """A `nicplug_xml.steps.Host` on a QMP socket, for plane hub.
 
     What a libvirt domain keeps in its metadata, this object keeps for as long as it is there. A NIC that has
     no backend when it is made has its link set down.
@@ -40,20 +42,21 @@ class QmpHost(Descriptors):
 
     def __init__(self, path: str) -> None:
         self._qmp = QmpMonitor(path)
-        super().__init__(self._qmp)
+        Descriptors.__init__(self, self._qmp)
+        Kernel.__init__(self)
         self.name = path
         present = netdevs(self._monitor)
         self._entries: dict[str, Entry] = {}
         self._links: dict[str, str] = {}
         for nic in self._hubs():
             joined = hub.has_joined(nic, present)
-            connection = Connection.ATTACHED if joined else Connection.DEFERRED
-            self._entries[nic] = Entry(nic, hub.NAME, connection=connection)
+            self._entries[nic] = Entry(nic, hub.NAME, attached=joined)
             self._set_link(nic, "up" if joined else "down")
 
     def close(self) -> None:
         """Close what is still open of ours, and hang up; QEMU goes on."""
-        super().close()
+        Descriptors.close(self)
+        Kernel.close(self)
         self._qmp.close()
 
     def plan_attach(
@@ -73,16 +76,13 @@ class QmpHost(Descriptors):
         """
         from nicplug_xml.host.tap import netdev_type
 
-        site = self._site(nic)
-        if site.needs_network(backend):
-            _no_libvirt()
-        descriptors = [Descriptor(fd, netdev_type(fd)) for fd in fds]
-        given = Backend("fd") if descriptors and backend is None else backend
-        return site.attach(given, announce=announce, descriptor=descriptors[0] if descriptors else None)
+        descriptor = next((Descriptor(fd, netdev_type(fd)) for fd in fds), None)
+        given = Backend("fd") if descriptor and backend is None else backend
+        return self._site(nic).attach(given, announce=announce, descriptor=descriptor)
 
     def plan_detach(self, nic: str) -> Plan:
         """Plan to unplug a NIC; see `plan_attach`."""
-        return self._site(nic).detach("")
+        return self._site(nic).detach()
 
     def plan_set_link(self, nic: str, up: bool) -> Plan:
         """Plan to set a NIC's link; see `plan_attach`."""
@@ -101,11 +101,20 @@ class QmpHost(Descriptors):
             for nic, number in hubs.items()
         )
         ours = metadata.format_entries(self._entries.values(), alone=True, namespace=True)
-        return view(
+        domain = Document(
             f"<domain><metadata>{ours}</metadata><devices>{nics}</devices>"
-            f"<commandline xmlns={quoted(hub.URI)}>{ports}</commandline></domain>",
-            netdevs(self._monitor),
+            f"<commandline xmlns={quoted(hub.URI)}>{ports}</commandline></domain>"
         )
+        return view(domain.root, Facts(netdevs(self._monitor)))
+
+    def parking(self) -> str:
+        _no_libvirt()
+
+    def network(self, name: str) -> str:
+        _no_libvirt()
+
+    def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:
+        _no_libvirt()
 
     def update_device(self, xml: str, scope: Scope) -> None:
         nic = Document(xml).root
@@ -116,6 +125,12 @@ class QmpHost(Descriptors):
 
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         return self._monitor.command(command, arguments)
+
+    def other(self, domain: str) -> QmpHost:
+        _no_libvirt()
+
+    def other_end(self, domain: str, interface: str) -> Site:
+        _no_libvirt()
 
     def ensure_parking(self) -> None:
         _no_libvirt()
@@ -135,7 +150,7 @@ class QmpHost(Descriptors):
             return "in a state that could not be read"
 
     def _site(self, nic: str) -> Site:
-        return Site(self.name, Scope.LIVE, self._interface(nic), self.read())
+        return Site(self.name, Scope.LIVE, self._interface(nic), self.read(), self)
 
     def _interface(self, key: str) -> Interface:
         found = self.read().interfaces

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 _NET = "/sys/class/net"
+_IFF_UP = 1
 
 
 def is_bridge(device: str) -> bool:
@@ -21,16 +22,66 @@ def is_tap_of(device: str, mac: str) -> bool:
     libvirt gives a tap the guest's MAC with a first byte of its own. A device of the same name on another
     host or in another namespace than libvirt's is not taken for it.
     """
-    try:
-        with open(f"{_NET}/{device}/address") as address:
-            return address.read().strip()[3:] == mac[3:]
-    except OSError:
-        return False
+    its = address(device)
+    return bool(its) and its[3:] == mac[3:]
+
+
+def address(device: str) -> str:
+    """Return the MAC of `device` in lower case, or an empty string."""
+    return _read(device, "address")
+
+
+def indexes(device: str) -> tuple[int, int]:
+    """Return the index of `device`, and of the one at its other end or below it; 0 where there is none."""
+    return int(_read(device, "ifindex") or 0), int(_read(device, "iflink") or 0)
 
 
 def master(device: str) -> str:
     """Return the bridge (or bond) that `device` is a port of, or an empty string."""
     try:
         return os.path.basename(os.readlink(f"{_NET}/{device}/master"))
+    except OSError:
+        return ""
+
+
+def is_isolated(device: str) -> bool:
+    """Whether `device` is a port of a bridge, and isolated there."""
+    return _read(device, "brport/isolated") == "1"
+
+
+def is_up(device: str) -> bool:
+    """Whether `device` is there, and was set up (not: whether it has a carrier)."""
+    return bool(flags(device) & _IFF_UP)
+
+
+def alias(device: str) -> str:
+    """Return the alias of `device`, or an empty string."""
+    return _read(device, "ifalias")
+
+
+def exists(device: str) -> bool:
+    """Whether there is a network device of that name in this network namespace."""
+    return bool(device) and os.path.isdir(f"{_NET}/{device}")
+
+
+def mtu(device: str) -> int | None:
+    """Return the MTU of `device`, or None when there is none of that name."""
+    return int(text) if (text := _read(device, "mtu")) else None
+
+
+def index(device: str) -> int:
+    """Return the index of `device`; 0 when there is none of that name."""
+    return int(_read(device, "ifindex") or "0")
+
+
+def flags(device: str) -> int:
+    """Return the flags of `device` (netdevice(7), IFF_…); 0 when there is none of that name."""
+    return int(_read(device, "flags") or "0", 16)
+
+
+def _read(device: str, attribute: str) -> str:
+    try:
+        with open(f"{_NET}/{device}/{attribute}", "rb", buffering=0) as file:
+            return file.read().decode().strip()
     except OSError:
         return ""

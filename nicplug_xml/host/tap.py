@@ -57,8 +57,8 @@ def open_tap(bridge: str, mac: str, isolated: bool) -> int:
         )
         name = request[:16].rstrip(b"\0").decode()
         with netlink() as ipr:
-            port = index_of(ipr, bridge, "bridge")
-            tap = ipr.link_lookup(ifname=name)[0]
+            port = index_of(bridge, "bridge")
+            tap = index_of(name)
             ipr.link("set", index=tap, address="fe" + mac[2:])
             ipr.link("set", index=tap, master=port)
             if isolated:
@@ -147,7 +147,7 @@ def _open_macvtap(device: str, mode: str, mac: str) -> int:
         try:
             _call("setns", home, _CLONE_NEWNET)
             with netlink() as ipr:
-                lower = index_of(ipr, device)
+                lower = index_of(device)
                 ipr.link(
                     "add",
                     ifname=name,
@@ -159,7 +159,7 @@ def _open_macvtap(device: str, mode: str, mac: str) -> int:
                 )
             _call("setns", away, _CLONE_NEWNET)
             with netlink() as ipr:
-                ipr.link("set", index=index_of(ipr, name), state="up")
+                ipr.link("set", index=index_of(name), state="up")
         finally:
             os.close(away)
         return _open_node(name)

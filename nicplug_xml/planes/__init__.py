@@ -8,9 +8,11 @@ from typing import Protocol
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
 from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import Backend, Interface, Scope
-from nicplug_xml.planes import hub, tap
+from nicplug_xml.model import Backend, Connection
+from nicplug_xml.planes import hub, tap, veth
+from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import Step
 
 
@@ -22,6 +24,10 @@ class Plane(Protocol):
         """The plane's name."""
 
     @property
+    def DRIVER(self) -> str:
+        """Which driver of libvirt's its domains are of: ``qemu``, whatever accelerates them, or ``lxc``."""
+
+    @property
     def KINDS(self) -> frozenset[str]:
         """The backend types that can be plugged in."""
 
@@ -30,16 +36,17 @@ class Plane(Protocol):
         """Children of the backend that stay with the interface, since nothing can change them."""
 
     @property
-    def REFUSED(self) -> frozenset[str]:
-        """Children of a backend that cannot be carried out when it is plugged in."""
-
-    @property
     def NEEDS_ALIAS(self) -> bool:
         """Whether its interfaces need a user alias."""
 
-    @property
-    def ALWAYS_HELD(self) -> bool:
-        """Whether the stock interface shows neither backend nor connection, attached or not."""
+    def refused(self, backend: Backend, /) -> frozenset[str]:
+        """Return the children of such a backend that cannot be carried out."""
+
+    def shows(self, backend: Backend, endpoint: Endpoint | None = None, /) -> bool:
+        """Whether the stock interface tells of this backend while it is attached.
+
+        :param endpoint: what the backend looks like from the host, where that is known.
+        """
 
     def hold(self, document: Document, interface: Element, parking: str, /) -> Sequence[str]:
         """Make a stock ``<interface>`` one that is not plugged in; return the children that it is to get."""
@@ -50,52 +57,44 @@ class Plane(Protocol):
     def release(self, document: Document, keys: Collection[str], /) -> None:
         """Take out of the domain what `provision` has put there."""
 
-    def is_deferred(self, interface: Element, entry: Entry, netdevs: Collection[str] | None, /) -> bool:
-        """Whether nothing is plugged in.
-
-        :param netdevs: ids of the running QEMU's netdevs; None where no QEMU was asked.
-        """
+    def look(self, interface: Element, entry: Entry, facts: Facts, /) -> tuple[Connection, bool]:
+        """Return how a stock ``<interface>`` is connected, and whether it tells of the backend itself."""
 
     def attach(
-        self,
-        nic: Interface,
-        backend: Backend,
-        endpoint: Endpoint,
-        link: str | None,
-        scope: Scope,
-        domain: Element,
-        netdevs: Collection[str],
-        /,
+        self, held: Held, backend: Backend, endpoint: Endpoint, link: str | None, /
     ) -> tuple[list[Step], list[Step]]:
-        """Plan to join `nic` to a backend, carrier included; and what lets go of the old one afterwards.
+        """Plan to join a NIC to a backend, carrier included; and what lets go of the old one afterwards.
 
         :param endpoint: what the backend looks like from the host.
         :param link: the administrator's link; None where nothing was said.
-        :param domain: the domain's stock XML.
-        :param netdevs: ids of the running QEMU's netdevs.
         """
 
-    def detach(
-        self, nic: Interface, parking: str, scope: Scope, domain: Element, netdevs: Collection[str], /
-    ) -> tuple[list[Step], list[Step]]:
-        """Plan to part `nic` from its backend, the carrier first; and what lets go of it afterwards.
+    def carrier(self, held: Held, state: str, /) -> list[Step]:
+        """Plan to give the guest of an attached NIC a carrier (``up``), or to take it away (``down``)."""
 
-        :param parking: which parking place plane tap has on this connection.
-        """
+    def detach(self, held: Held, /) -> tuple[list[Step], list[Step]]:
+        """Plan to part a NIC from its backend, the carrier first; and what lets go of it afterwards."""
 
 
-PLANES: dict[str, Plane] = {tap.NAME: tap, hub.NAME: hub}
+PLANES: dict[str, Plane] = {tap.NAME: tap, hub.NAME: hub, veth.NAME: veth}
 
 
-def choose(plane: str, kind: str | None) -> Plane:
+def choose(plane: str, kind: str | None, driver: str = "qemu") -> Plane:
     """Return the plane that a user's choice means for one interface.
 
-    :param plane: a plane's name; or ``auto``, which is plane tap wherever that can have the backend.
+    :param plane: a plane's name; or ``auto``, which is plane tap wherever that can have the backend, and for
+        containers plane veth.
     :param kind: type of the interface's backend; None when none is known yet.
-    :raises UnsupportedError: no such plane.
+    :param driver: which driver of libvirt's the domain is of; see `Plane.DRIVER`.
+    :raises UnsupportedError: no such plane, or it is not for such domains.
     """
     if plane == "auto":
+        if driver == veth.DRIVER:
+            return veth
         return tap if kind is None or kind in tap.KINDS else hub
     if plane not in PLANES:
         raise UnsupportedError(f"there is no plane '{plane}'", hint=f"use auto or {', '.join(PLANES)}")
+    if driver != PLANES[plane].DRIVER:
+        whose = "containers" if PLANES[plane].DRIVER == veth.DRIVER else "guests of QEMU's"
+        raise UnsupportedError(f"plane '{plane}' is for {whose}", hint="leave the choice to nicplug (auto)")
     return PLANES[plane]

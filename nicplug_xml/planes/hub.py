@@ -12,12 +12,13 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
-from nicplug_xml.backends import direct
 from nicplug_xml.document import Document, Element, quoted
 from nicplug_xml.endpoints import BridgePort, Descriptor, Endpoint, MacvtapOn, Netdev, Passt, StreamTo
 from nicplug_xml.errors import OperationError
+from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Interface, Scope
+from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import (
     Connect,
     LetGoFirst,
@@ -34,8 +35,8 @@ from nicplug_xml.steps import (
 from nicplug_xml.stock import with_link
 
 NAME = "hub"
+DRIVER = "qemu"
 NEEDS_ALIAS = True
-ALWAYS_HELD = True
 
 #: Backend types that can be plugged in.
 KINDS = frozenset(
@@ -46,7 +47,7 @@ KINDS = frozenset(
 )
 KEPT: frozenset[str] = frozenset()
 #: libvirt carries these out on a tap of its own making, which it has not got here.
-REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
+_REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
 
 #: libvirt's namespace for what it passes through to QEMU.
 URI = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -54,8 +55,8 @@ URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 #: What the ids of our netdevs begin with.
 PREFIX = "nicplug-"
 
-_ANY_HUBID = re.compile(r"\bhubid\W{1,8}(0x[0-9a-fA-F]+|[1-9]\d*|0)")
-_HUBPORT = re.compile(rf"^hubport,id=({PREFIX}[^,]+),hubid=(\d+)$")
+_ANY_HUBID = r"\bhubid\W{1,8}(0x[0-9a-fA-F]+|[1-9]\d*|0)"
+_HUBPORT = rf"^hubport,id=({PREFIX}[^,]+),hubid=(\d+)$"
 
 
 def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]:
@@ -99,7 +100,7 @@ def release(document: Document, keys: Collection[str]) -> None:
     ours: list[Element] = []
     for commandline in _named(document.root, "commandline"):
         for first, second in zip(commandline.children, commandline.children[1:], strict=False):
-            match = _HUBPORT.match(second.attributes.get("value", ""))
+            match = re.match(_HUBPORT, second.attributes.get("value", ""))
             if first.attributes.get("value") == "-netdev" and match and match[1] in ports:
                 ours += (first, second)
     for override in _named(document.root, "override"):
@@ -108,11 +109,20 @@ def release(document: Document, keys: Collection[str]) -> None:
         _prune(document, container, ours)
 
 
-def is_deferred(_interface: Element, entry: Entry, netdevs: Collection[str] | None) -> bool:
-    """Whether no backend has joined the NIC's hub: as recorded, and in a running domain as QEMU says."""
-    if entry.connection is not Connection.ATTACHED:
-        return True
-    return netdevs is not None and not has_joined(entry.key, netdevs)
+def refused(_backend: Backend) -> frozenset[str]:
+    """Return the children that no backend can have here."""
+    return _REFUSED
+
+
+def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
+    """The stock interface is a placeholder, and tells of no backend."""
+    return False
+
+
+def look(_interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
+    """Return whether a backend has joined the NIC's hub: as recorded, and as QEMU says where it was asked."""
+    joined = entry.attached and (facts.netdevs is None or has_joined(entry.key, facts.netdevs))
+    return Connection.ATTACHED if joined else Connection.DEFERRED, False
 
 
 def has_joined(key: str, netdevs: Collection[str]) -> bool:
@@ -121,72 +131,72 @@ def has_joined(key: str, netdevs: Collection[str]) -> bool:
 
 
 def attach(
-    nic: Interface,
-    _backend: Backend,
-    endpoint: Endpoint,
-    link: str | None,
-    scope: Scope,
-    domain: Element,
-    netdevs: Collection[str],
+    held: Held, _backend: Backend, endpoint: Endpoint, link: str | None
 ) -> tuple[list[Step], list[Step]]:
-    """Plan to join `nic` to an endpoint; what it was joined to leaves the hub first, and QEMU last.
+    """Plan to join a NIC to an endpoint; what it was joined to leaves the hub first, and QEMU last.
 
     Only a macvtap goes before the next one on the same device is made: the kernel has neither two of one MAC
     there, nor any beside one in passthrough mode.
     """
-    if scope is Scope.CONFIG:
+    if held.scope is Scope.CONFIG:
         return [], []
+    nic, netdevs = held.nic, held.facts.netdevs or ()
     old = _generation(nic.key, netdevs)
     new = 0 if old else 1
     netdev = _netdev(nic.key, new)
     steps = _OPEN[type(endpoint)](netdev, nic, endpoint)
     if netdev in netdevs:
-        steps.insert(0, LetGoFirst(netdev, (), "let go of what an interrupted move has left"))
+        steps.insert(0, LetGoFirst(_netdev_del(netdev), (), "let go of what an interrupted move has left"))
     dispose: list[Step] = []
-    hubid = _hubid(domain, nic.key)
+    hubid = _hubid(held.domain, nic.key)
     if old is not None:
         # Never both at once: the hub would bridge the old network and the new one.
         port, netdev = _port(nic.key, old, hubid), _netdev(nic.key, old)
         part = Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
-        present = _macvtap(nic.backend)
-        if present and isinstance(endpoint, MacvtapOn) and present.device == endpoint.device:
-            steps = [part, LetGoFirst(netdev, tuple(_open_macvtap(netdev, nic, present))), *steps]
+        again = _open_again(netdev, held, endpoint)
+        if again:
+            steps = [part, LetGoFirst(_netdev_del(netdev), tuple(again)), *steps]
         else:
             steps.append(part)
-            dispose.append(Monitor("let go of the old backend", "netdev_del", {"id": netdev}))
+            dispose.append(_netdev_del(netdev))
     port = _port(nic.key, new, hubid)
     steps.append(Monitor("join the NIC's hub", "netdev_add", port, ("netdev_del", {"id": port["id"]})))
-    return steps + _carrier(nic, link or "up", scope), dispose
+    return steps + carrier(held, link or "up"), dispose
 
 
-def detach(
-    nic: Interface, _parking: str, scope: Scope, domain: Element, netdevs: Collection[str]
-) -> tuple[list[Step], list[Step]]:
-    """Plan to part `nic` from its backend, the carrier first."""
-    if scope is Scope.CONFIG:
+def detach(held: Held) -> tuple[list[Step], list[Step]]:
+    """Plan to part a NIC from its backend, the carrier first."""
+    if held.scope is Scope.CONFIG:
         return [], []
-    steps = _carrier(nic, "down", scope)
+    nic, netdevs = held.nic, held.facts.netdevs or ()
+    steps = carrier(held, "down")
     old = _generation(nic.key, netdevs)
     if old is not None:
-        port = _port(nic.key, old, _hubid(domain, nic.key))
+        port = _port(nic.key, old, _hubid(held.domain, nic.key))
         steps.append(Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
     # More than one are there after a move that was interrupted.
     left = [_netdev(nic.key, number) for number in (0, 1) if _netdev(nic.key, number) in netdevs]
-    return steps, [Monitor("let go of the backend", "netdev_del", {"id": netdev}) for netdev in left]
+    return steps, [_netdev_del(netdev) for netdev in left]
 
 
-def _carrier(nic: Interface, state: str, scope: Scope) -> list[Step]:
+def _open_again(netdev: str, held: Held, endpoint: Endpoint) -> list[Step]:
+    """Plan to make the present backend anew, where it has to go before the endpoint is made."""
+    present = held.present()
+    if isinstance(endpoint, MacvtapOn) and isinstance(present, MacvtapOn):
+        return _open_macvtap(netdev, held.nic, present) if present.device == endpoint.device else []
+    return []
+
+
+def _netdev_del(netdev: str) -> Monitor:
+    return Monitor("let go of the backend", "netdev_del", {"id": netdev})
+
+
+def carrier(held: Held, state: str) -> list[Step]:
+    """Plan to set the link that the guest sees, unless it is so."""
+    nic = held.nic
     if nic.carrier == (state != "down"):
         return []
-    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, scope)]
-
-
-def _macvtap(backend: Backend | None) -> MacvtapOn | None:
-    if backend is None or backend.type not in direct.TYPES:
-        return None
-    endpoint = direct.endpoint(backend, "")
-    assert isinstance(endpoint, MacvtapOn)
-    return endpoint
+    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)]
 
 
 def _open_tap(netdev: str, nic: Interface, endpoint: Endpoint) -> list[Step]:
@@ -261,7 +271,7 @@ def _generation(key: str, netdevs: Collection[str]) -> int | None:
 def _hubid(domain: Element, key: str) -> int:
     for commandline in _named(domain, "commandline"):
         for argument in commandline:
-            match = _HUBPORT.match(argument.attributes.get("value", ""))
+            match = re.match(_HUBPORT, argument.attributes.get("value", ""))
             if match and match[1] == _hubport(key):
                 return int(match[2])
     raise OperationError(
@@ -273,7 +283,7 @@ def _hubid(domain: Element, key: str) -> int:
 def _used_hubs(domain: Element) -> set[int]:
     """Return the hubs that the user's own arguments name, in QEMU's notation or in JSON; 0 is QEMU's own."""
     values = (item.attributes.get("value", "") for line in _named(domain, "commandline") for item in line)
-    return {int(number, 0) for value in values for number in _ANY_HUBID.findall(value)}
+    return {int(number, 0) for value in values for number in re.findall(_ANY_HUBID, value)}
 
 
 def _property(prefix: str, key: str) -> str:

@@ -1,5 +1,8 @@
 """Plane ``tap``: the NIC keeps its own tap; unplugged, the tap is parked where no frame goes.
 
+A bridge is joined by libvirt itself, anything else of the kernel's by redirects between the tap, which stays
+parked, and a device of the host.
+
 The parking place is an isolated libvirt network of ours, or, where the connection has no network driver
 (embedded libvirt), a plain bridge of ours that is down. Every port of it is isolated and every parked
 NIC's link is down, each of which alone keeps the frames in.
@@ -11,26 +14,34 @@ from collections.abc import Collection, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
+from nicplug_xml.facts import Facts
+from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import Backend, Interface, Scope
+from nicplug_xml.model import Backend, Connection, Scope
+from nicplug_xml.planes.held import Held
+from nicplug_xml.planes.joining import JOINED, join, part, require_here
 from nicplug_xml.steps import EnsureParking, RequireNetwork, Step, UpdateDevice
-from nicplug_xml.stock import with_backend
+from nicplug_xml.stock import with_backend, with_link
 
 NAME = "tap"
+DRIVER = "qemu"
 NEEDS_ALIAS = False
-ALWAYS_HELD = False
 
 #: The parking network, the bridge that libvirt makes for it, and the plain bridge.
 PARKING_NETWORK = "nicplug-parking"
 NETWORK_BRIDGE = "nicplug-parknet"
 PARKING_BRIDGE = "nicplug-park"
 
-#: Backend types that can be plugged in: those between which libvirt itself can move a tap.
-KINDS = frozenset(("bridge", "network"))
+#: Backend types that can be plugged in.
+KINDS = frozenset(("bridge", "network", "direct", "netdev", "cable"))
 
 #: ``<backend>`` says how the tap is opened, which cannot change while it is open: it stays with the NIC.
 KEPT = frozenset(("backend",))
-REFUSED = KEPT
+
+#: libvirt carries these out where a bridge joins the tap, and nowhere else.
+_OF_BRIDGES = frozenset(("bandwidth", "filterref", "port", "vlan"))
+
+_BELIEVED = Joint("", "")
 
 PARKING = {
     "network": Backend("network", (f"<source network='{PARKING_NETWORK}'/>", "<port isolated='yes'/>")),
@@ -52,6 +63,25 @@ def hold(document: Document, interface: Element, parking: str) -> Sequence[str]:
     return place.children
 
 
+def refused(backend: Backend) -> frozenset[str]:
+    """Return the children that a backend of that kind cannot have."""
+    if backend.type is None or shows(backend):
+        return KEPT
+    return KEPT | _OF_BRIDGES - ({"vlan"} if backend.type == "bridge" else set())
+
+
+def shows(backend: Backend, endpoint: Endpoint | None = None) -> bool:
+    """Whether the stock interface tells of this backend while it is attached, since libvirt itself joins it.
+
+    :param endpoint: what the backend looks like from the host, where that is known.
+    """
+    if endpoint is not None:
+        return type(endpoint) not in JOINED
+    virtualport = backend.child("virtualport")
+    is_ovs = virtualport is not None and virtualport.attributes.get("type") == "openvswitch"
+    return backend.type in ("bridge", "network") and not is_ovs
+
+
 def provision(_document: Document, _keys: Sequence[str]) -> None:
     """The rest of the domain needs nothing."""
 
@@ -60,36 +90,68 @@ def release(_document: Document, _keys: Collection[str]) -> None:
     """There is nothing to take out."""
 
 
-def is_deferred(interface: Element, _entry: Entry, _netdevs: Collection[str] | None) -> bool:
-    """Whether this stock ``<interface>`` stands in the parking place."""
-    kind = interface.attributes.get("type", "")
-    return kind in PARKING and interface.get("source", kind) == PARKING[kind].source[kind]
+def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
+    """Return how this stock ``<interface>`` is connected, and whether it tells of the backend itself."""
+    if not _is_parked(interface):
+        return Connection.ATTACHED, True
+    # What is recorded is believed of a tap that is not this host's.
+    joint = facts.joints.get(interface.get("target", "dev") or "", _BELIEVED)
+    joined = entry.attached and joint is not None and not joint.gone
+    return Connection.ATTACHED if joined else Connection.DEFERRED, False
 
 
 def attach(
-    nic: Interface,
-    backend: Backend,
-    _endpoint: Endpoint,
-    link: str | None,
-    scope: Scope,
-    _domain: Element,
-    _netdevs: Collection[str],
+    held: Held, backend: Backend, endpoint: Endpoint, link: str | None
 ) -> tuple[list[Step], list[Step]]:
-    """Plan to plug `nic` in, or to move it: one update-device, which libvirt itself undoes when it fails."""
-    xml = with_backend(nic.xml, backend, link, KEPT)
-    steps: list[Step] = [UpdateDevice("change its bridge and link", xml, nic.xml, scope)]
-    if scope is Scope.LIVE and backend.type == "network":
-        steps.insert(0, RequireNetwork(backend.source.get("network", "")))
-    return steps, []
+    """Plan to plug a NIC in, or to move it.
+
+    To a bridge: one update-device, which libvirt itself undoes when it fails. To anything else: the tap, in
+    its parking place, is joined to it by redirects, and libvirt sets the link.
+    """
+    nic = held.nic
+    if type(endpoint) not in JOINED:
+        xml = with_backend(nic.xml, backend, link, KEPT)
+        steps: list[Step] = [UpdateDevice("change its bridge and link", xml, nic.xml, held.scope)]
+        if held.scope is Scope.LIVE and backend.type == "network":
+            steps.insert(0, RequireNetwork(backend.source.get("network", "")))
+        parting, dispose = part(held)
+        return [*require_here(held), *steps, *parting], dispose
+    if held.scope is Scope.CONFIG:
+        # What only this host's kernel can do is done when the domain runs.
+        return _park(held, "down"), []
+    joining, dispose = join(held, endpoint)
+    return [*joining, *_park(held, link)], dispose
 
 
-def detach(
-    nic: Interface, parking: str, scope: Scope, _domain: Element, _netdevs: Collection[str]
-) -> tuple[list[Step], list[Step]]:
-    """Plan to park `nic`."""
+def detach(held: Held) -> tuple[list[Step], list[Step]]:
+    """Plan to park a NIC."""
+    parting, dispose = part(held)
+    return [*require_here(held), *_park(held, "down"), *parting], dispose
+
+
+def carrier(held: Held, state: str) -> list[Step]:
+    """Plan to set the link that the guest sees."""
+    nic = held.nic
+    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)]
+
+
+def _park(held: Held, link: str | None) -> list[Step]:
+    """Plan to have the tap in the parking place, with that link."""
+    nic = held.nic
+    element = nic.element
+    if _is_parked(element):
+        if (link or "up") == (element.get("link", "state") or "up"):
+            return []
+        return carrier(held, link or "up")
+    parking = held.parking()
     make = {
         "network": f"libvirt  virNetworkDefineXML, virNetworkCreate {PARKING_NETWORK}, unless it is active",
         "bridge": f"netlink  RTM_NEWLINK bridge {PARKING_BRIDGE}, unless it is there",
     }
-    xml = with_backend(nic.xml, PARKING[parking], "down", KEPT)
-    return [EnsureParking(make[parking]), UpdateDevice("park it", xml, nic.xml, scope)], []
+    xml = with_backend(nic.xml, PARKING[parking], link, KEPT)
+    return [EnsureParking(make[parking]), UpdateDevice("park it", xml, nic.xml, held.scope)]
+
+
+def _is_parked(interface: Element) -> bool:
+    kind = interface.attributes.get("type", "")
+    return kind in PARKING and interface.get("source", kind) == PARKING[kind].source[kind]

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ NIC = """<interface {attributes}>
   <model type='virtio'/>
   <rom enabled='no'/>
 </interface>"""
+
+#: Flags of a device that the kernel takes from its carrier, up to a second later.
+_OF_CARRIER = ("NO-CARRIER", "LOWER_UP")
 
 #: What differs from one look at a device to the next without anybody changing it.
 _VOLATILE = ("stats", "stats64", "bridge_id", "root_id", "gc_timer", "hello_timer", "tcn_timer",
@@ -71,6 +75,19 @@ def master(device: str) -> str | None:
     return link.get("master")
 
 
+def devices() -> list[str]:
+    """Return the names of the network devices that ``ip`` knows."""
+    return [link["ifname"] for link in json.loads(run("ip", "-json", "link"))]
+
+
+def wait_gone(device: str, timeout: float = 30) -> None:
+    """Wait until ``ip`` knows no such network device."""
+    deadline = time.monotonic() + timeout
+    while device in devices():
+        assert time.monotonic() < deadline, f"{device} is still there"
+        time.sleep(0.02)
+
+
 def is_isolated(device: str) -> bool:
     """Return whether ``bridge`` says the port is isolated."""
     (link,) = json.loads(run("bridge", "-json", "-details", "link", "show", "dev", device))
@@ -104,7 +121,7 @@ def everything(dom: libvirt.virDomain) -> list[str]:
     for show in (("ip", "-json", "-details", "link"), ("bridge", "-json", "-details", "link")):
         for device in json.loads(run(*show)):
             # Like operstate, the kernel takes it from the carrier (LOWER_UP), up to a second later.
-            device["flags"] = [flag for flag in device["flags"] if flag != "NO-CARRIER"]
+            device["flags"] = [flag for flag in device["flags"] if flag not in _OF_CARRIER]
             state += [f"{device['ifname']} {fact}" for fact in _steady(device)]
     # libvirt makes a queue discipline anew, with the next handle, whenever it touches one.
     return state + re.sub(r"noqueue \w+:", "noqueue", run("tc", "qdisc")).splitlines()

@@ -26,6 +26,7 @@ from nicplug_xml.testing.guest import Guest, channel_path, console_path, guest_x
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.ovs import PrivateOvs
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -90,7 +91,20 @@ class Session:
 
 
 @pytest.fixture
-def session(libvirt_daemon: PrivateDaemon) -> Iterator[Session]:
+def switch(document: Path, request: pytest.FixtureRequest) -> Iterator[None]:
+    """An Open vSwitch, for a document that has commands for one; no bridge of it is left afterwards."""
+    if not re.search(r"^# ovs-vsctl", document.read_text(), re.MULTILINE):
+        yield
+        return
+    ovs: PrivateOvs = request.getfixturevalue("libvirt_ovs")
+    ovs.start_vswitchd()
+    yield
+    for bridge in ovs.vsctl("list-br").split():
+        ovs.vsctl("del-br", bridge)
+
+
+@pytest.fixture
+def session(libvirt_daemon: PrivateDaemon, switch: None) -> Iterator[Session]:
     """A session, of which nothing is left afterwards: no domain and no bridge."""
     libvirt_daemon.start()
     before = set(os.listdir("/sys/class/net"))

@@ -78,6 +78,18 @@ class HandMade:
         received = re.search(r"(\d+) packets received", self.run(f"ping -c 5 -i 0.2 -w 5 {address}"))
         return received is not None and int(received[1]) > 0
 
+    def descriptors(self, host: QmpHost) -> int:
+        """Count QEMU's open files, once it has noticed that the last command for the guest has hung up."""
+        deadline = time.monotonic() + 10
+        while True:
+            devices = host.monitor("query-chardev", {})
+            assert isinstance(devices, list)
+            (channel,) = (name for item in devices if "/channel" in (name := item["filename"]))
+            if channel.startswith("disconnected:"):
+                return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
 
 @pytest.fixture
 def by_hand(libvirt_isolated: None) -> Iterator[HandMade]:
@@ -104,7 +116,7 @@ def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactor
         qemu.wait_ready()
         qemu.run("ip addr add 192.0.2.2/24 dev eth0; ip addr add 10.0.2.15/24 dev eth0")
         assert not qemu.carrier()
-        descriptors = len(os.listdir(f"/proc/{qemu.process.pid}/fd"))
+        descriptors = qemu.descriptors(host)
         netdevs = info_network(host._qmp)
 
         carry_out(host.plan_attach(NIC, bridge.backend(blue.name)), host)
@@ -132,7 +144,7 @@ def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactor
         carry_out(host.plan_detach(NIC), host)
         assert not qemu.carrier()
         assert info_network(host._qmp) == netdevs
-        assert len(os.listdir(f"/proc/{qemu.process.pid}/fd")) <= descriptors
+        assert qemu.descriptors(host) == descriptors
         # The one that it had.
         carry_out(host.plan_attach(NIC), host)
         assert qemu.answered("10.0.2.2")

@@ -25,9 +25,9 @@ EXTENDED = """<?xml version='1.0' encoding='utf-8'?>
       <virtualport type='openvswitch'><parameters profileid='a &amp; b'/></virtualport>
       <model type='virtio'/>
       <driver queues='4'/>
-      <bandwidth>
-        <inbound average='1000'/>
-      </bandwidth>
+      <vlan>
+        <tag id='42'/>
+      </vlan>
       <backend tap='/dev/net/tun'/>
       <link state='up'/>
     </interface>
@@ -50,7 +50,7 @@ def extended() -> str:
 
 @dataclass
 class FakeHost:
-    """A `nicplug_xml.plan.Host` that notes what is done to it, and fails when it is told to."""
+    """A `nicplug_xml.steps.Host` that notes what is done to it, and fails when it is told to."""
 
     devices: dict[Scope, str] = field(default_factory=dict)
     entries: dict[Scope, Entry] = field(default_factory=dict)

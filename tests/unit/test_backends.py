@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from nicplug_xml.backends import BACKENDS, describe, endpoint
-from nicplug_xml.endpoints import BridgePort, Endpoint, MacvtapOn, Netdev, Passt, StreamTo
+from nicplug_xml.endpoints import (
+    BridgePort,
+    CableTo,
+    Endpoint,
+    HostDevice,
+    MacvtapOn,
+    Netdev,
+    Passt,
+    StreamTo,
+)
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.model import Backend
 
@@ -36,6 +45,8 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
         MacvtapOn("eth1", "passthru"),
         "direct eth1 (passthrough)",
     ),
+    (document("netdev", "dev='eth1'"), HostDevice("eth1"), "netdev eth1"),
+    (document("cable", "domain='vm2' interface='ua-a'"), CableTo("vm2", "ua-a"), "cable vm2/ua-a"),
     (document("user"), netdev(kind="user"), "user"),
     (
         document(

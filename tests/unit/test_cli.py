@@ -63,6 +63,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ((*TEST, "attach-backend", "test", "x", "--vlan", "3"), "--vlan needs a backend"),
         ((*TEST, "attach-backend", "test", "x", "--bridge", ""), "--bridge names nothing"),
         ((*TEST, "attach-backend", "test", "x", "--mode", "vepa"), "--mode says nothing"),
+        (
+            (*TEST, "attach-backend", "test", "x", "--interfaceid", "1"),
+            "--interfaceid takes a UUID, and --ovs",
+        ),
+        (
+            (*TEST, "attach-backend", "test", "x", "--ovs", "b", "--interfaceid", ""),
+            "--interfaceid takes a UUID, and --ovs",
+        ),
+        ((*TEST, "attach-backend", "test", "x", "--cable", "vm2"), "--cable takes both ends of the way"),
+        ((*TEST, "attach-backend", "test", "x", "--cable", "vm2/"), "--cable takes both ends of the way"),
         ((*TEST, "detach-backend", "test", "x", "--live", "--current"), "--current excludes"),
     ],
 )

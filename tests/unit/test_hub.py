@@ -9,11 +9,12 @@ from nicplug_xml import to_extended, to_stock
 from nicplug_xml.backends import BACKENDS, bridge, direct, user
 from nicplug_xml.document import quoted
 from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.facts import Facts
 from nicplug_xml.host import monitor
 from nicplug_xml.model import Backend, Connection, Scope
-from nicplug_xml.planes import hub
+from nicplug_xml.planes import PLANES
 from nicplug_xml.planner import Site
-from nicplug_xml.view import view
+from tests.unit.sites import seen, site_of
 from tests.unit.test_rewrite import canonical
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
@@ -60,7 +61,7 @@ def test_round_trip_with_the_users_own_qemu_xml(rest: str) -> None:
 
 def test_auto_takes_the_plane_that_can_have_the_backend() -> None:
     xml = domain(NIC.format("deferred", 1, ""), NIC.format("deferred", 2, "").replace("'user'", "'bridge'"))
-    assert [nic.plane for nic in view(to_stock(xml)).interfaces] == ["hub", "tap"]
+    assert [nic.plane for nic in seen(to_stock(xml)).interfaces] == ["hub", "tap"]
 
 
 def test_what_the_hub_cannot_carry_out_is_refused() -> None:
@@ -78,7 +79,7 @@ def test_what_would_lie_to_its_guest_is_refused() -> None:
             to_stock(domain(nic.replace(" type='user'", "")), plane=plane)
     trusting = NIC.format("deferred", 1, "").replace("type='user'", "type='direct' trustGuestRxFilters='yes'")
     with pytest.raises(SchemaError, match="receive filters"):
-        to_stock(domain(trusting))
+        to_stock(domain(trusting), plane="hub")
 
 
 def test_qemu_is_believed_before_the_record() -> None:
@@ -89,15 +90,15 @@ def test_qemu_is_believed_before_the_record() -> None:
         ({port}, Connection.ATTACHED),
         ({"nicplug-ua-a"}, Connection.DEFERRED),
     ):
-        assert view(stock, netdevs).interfaces[0].connection is connection
-        assert f"connection='{connection.value}'" in to_extended(stock, netdevs=netdevs)
-    assert view(stock, set()).interfaces[0].backend == Backend("user")
+        assert seen(stock, netdevs).interfaces[0].connection is connection
+        assert f"connection='{connection.value}'" in to_extended(stock, facts=Facts(netdevs))
+    assert seen(stock, set()).interfaces[0].backend == Backend("user")
 
 
 def site(connection: str = "deferred", netdevs: tuple[str, ...] = (), scope: Scope = Scope.LIVE) -> Site:
     stock = to_stock(domain(NIC.format(connection, 1, "<alias name='ua-a'/>")), plane="hub")
-    now = view(stock, set(netdevs) if scope is Scope.LIVE else None)
-    return Site("vm1", scope, now.interfaces[0], now)
+    now = seen(stock, set(netdevs) if scope is Scope.LIVE else None)
+    return site_of(now, scope)
 
 
 def calls(steps: tuple[object, ...]) -> list[str]:
@@ -135,7 +136,7 @@ def test_what_an_interrupted_move_has_left_goes() -> None:
     left = ("nicplug-ua-a.0", "nicplug-ua-a.1", "nicplug-ua-a.1.port")
     attach = [step.describe() for step in site("attached", left).attach(bridge.backend("br0")).steps]
     assert attach[0].endswith('"netdev_del", "arguments": {"id": "nicplug-ua-a.0"}}')
-    detach = [step.describe() for step in site("attached", left).detach("network").steps][-2:]
+    detach = [step.describe() for step in site("attached", left).detach().steps][-2:]
     assert [line.split('"id": ')[1] for line in detach] == ['"nicplug-ua-a.0"}}', '"nicplug-ua-a.1"}}']
 
 
@@ -147,31 +148,31 @@ def test_hubs_of_the_user_are_not_taken(taken: str) -> None:
 
 
 def test_unplug_takes_the_carrier_first() -> None:
-    steps = site("attached", ("nicplug-ua-a.0", "nicplug-ua-a.0.port")).detach("network").steps
+    steps = site("attached", ("nicplug-ua-a.0", "nicplug-ua-a.0.port")).detach().steps
     kinds = [step.describe().split()[0] for step in steps]
     assert kinds == ["monitor", "libvirt", "check", "monitor"]  # its link is down in the stock XML already
-    assert not site().detach("network").steps
+    assert not site().detach().steps
 
 
 def test_the_persistent_definition_is_only_recorded() -> None:
     for plan in (
         site(scope=Scope.CONFIG).attach(bridge.backend("br0")),
-        site("attached", scope=Scope.CONFIG).detach("network"),
+        site("attached", scope=Scope.CONFIG).detach(),
         site("attached", scope=Scope.CONFIG).set_link("down"),
     ):
         assert [step.describe().split()[0] for step in plan.steps][:1] == ["libvirt"]
         assert "virDomainSetMetadata(config)" in plan.steps[0].describe()
 
 
-def test_every_type_of_the_plane_has_a_backend() -> None:
-    assert set(BACKENDS) == hub.KINDS
+def test_every_type_of_a_plane_has_a_backend() -> None:
+    assert set(BACKENDS) == frozenset().union(*(plane.KINDS for plane in PLANES.values()))
 
 
 def test_a_macvtap_leaves_before_the_next_one_on_its_device() -> None:
     nic = NIC.format("attached", 1, "<source dev='eth1' mode='bridge'/><alias name='ua-a'/>")
     stock = to_stock(domain(nic.replace("'user'", "'direct'")), plane="hub")
-    now = view(stock, {"nicplug-ua-a.0.port"})
-    one = Site("vm1", Scope.LIVE, now.interfaces[0], now)
+    now = seen(stock, {"nicplug-ua-a.0.port"})
+    one = site_of(now)
 
     def order(device: str) -> tuple[int, int]:
         text = [step.describe() for step in one.attach(direct.backend(device, "passthrough")).steps]
@@ -187,10 +188,10 @@ def test_a_macvtap_leaves_before_the_next_one_on_its_device() -> None:
 
 def test_the_recorded_plane_is_kept() -> None:
     xml = domain(NIC.format("attached", 1, "<alias name='ua-a'/>").replace("'user'", "'bridge'"))
-    assert view(to_stock(xml, recorded={"ua-a": "hub"})).interfaces[0].plane == "hub"
-    assert view(to_stock(xml, plane="tap", recorded={"ua-a": "hub"})).interfaces[0].plane == "tap"
+    assert seen(to_stock(xml, recorded={"ua-a": "hub"})).interfaces[0].plane == "hub"
+    assert seen(to_stock(xml, plane="tap", recorded={"ua-a": "hub"})).interfaces[0].plane == "tap"
     user = domain(NIC.format("attached", 1, "<alias name='ua-a'/>"))
-    assert view(to_stock(user, recorded={"ua-a": "tap"})).interfaces[0].plane == "hub"
+    assert seen(to_stock(user, recorded={"ua-a": "tap"})).interfaces[0].plane == "hub"
 
 
 @pytest.mark.parametrize("child", ["<mtu size='9000'/>", "<driver queues='4'/>", "<coalesce/>"])

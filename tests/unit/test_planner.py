@@ -11,7 +11,7 @@ from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
 from nicplug_xml.steps import Announce, Check, EnsureParking, Record, RequireNetwork, UpdateDevice
-from nicplug_xml.view import view
+from tests.unit.sites import seen, site_of
 
 DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}' type='bridge'>
   <mac address='52:54:00:00:00:01'/>
@@ -23,9 +23,14 @@ DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}
 </interface></devices></domain>"""
 
 
-def site(connection: str = "deferred", children: str = "", scope: Scope = Scope.LIVE) -> Site:
-    now = view(to_stock(DOMAIN.format(connection=connection, children=children)))
-    return Site("vm1", scope, now.interfaces[0], now)
+def site(
+    connection: str = "deferred",
+    children: str = "",
+    scope: Scope = Scope.LIVE,
+    parking: str = "network",
+) -> Site:
+    now = seen(to_stock(DOMAIN.format(connection=connection, children=children)))
+    return site_of(now, scope, parking)
 
 
 def test_attach_the_intended_backend() -> None:
@@ -74,7 +79,7 @@ def test_the_administrators_link_survives() -> None:
     assert isinstance(attach.steps[0], UpdateDevice)
     assert Document(attach.steps[0].xml).root.get("link", "state") == "down"
     assert not any(isinstance(step, Announce) for step in attach.steps)
-    detach = site("attached", down).detach("network")
+    detach = site("attached", down).detach()
     record = detach.steps[-2]
     assert isinstance(record, Record)
     assert "link='down'" in record.entry.to_xml()
@@ -95,10 +100,11 @@ def test_policy_stays_on_a_move_and_place_does_not() -> None:
     assert isinstance(steps[0], UpdateDevice)
     for name in ("bandwidth", "filterref", "vlan"):
         assert f"<{name}" in steps[0].xml
-    other_switch = site("attached", policy + place).attach(bridge.backend("br1")).steps
-    assert isinstance(other_switch[0], UpdateDevice)
-    assert "<vlan" not in other_switch[0].xml
-    assert "<virtualport" not in other_switch[0].xml
+    vlan = "<vlan><tag id='5'/></vlan>"
+    other_switch = site("attached", vlan + place).attach(bridge.backend("br1")).steps
+    (update,) = (step for step in other_switch if isinstance(step, UpdateDevice))
+    assert "<vlan" not in update.xml
+    assert "<virtualport" not in update.xml
     named = Backend.of("<backend type='bridge'><source bridge='b'/><vlan><tag id='7'/></vlan></backend>")
     renamed = site("attached", policy).attach(named).steps
     assert isinstance(renamed[0], UpdateDevice)
@@ -108,7 +114,9 @@ def test_policy_stays_on_a_move_and_place_does_not() -> None:
 
 @pytest.mark.parametrize("parking", ["network", "bridge"])
 def test_detach_parks_and_remembers(parking: str) -> None:
-    ensure, update, record, check = site("attached", "<filterref filter='f'/>").detach(parking).steps
+    ensure, update, record, check = (
+        site("attached", "<filterref filter='f'/>", parking=parking).detach().steps
+    )
     assert isinstance(ensure, EnsureParking)
     assert isinstance(update, UpdateDevice)
     nic = Document(update.xml).root
@@ -121,7 +129,7 @@ def test_detach_parks_and_remembers(parking: str) -> None:
     assert isinstance(record, Record)
     assert "<source bridge='br0'/>" in record.entry.to_xml()
     assert "<filterref filter='f'/>" in record.entry.to_xml()
-    assert not site("deferred").detach(parking).steps
+    assert not site("deferred").detach().steps
 
 
 def test_what_libvirt_adds_to_a_running_guests_source_is_not_remembered() -> None:
@@ -139,13 +147,8 @@ def test_set_link() -> None:
     assert not site().set_link("up").steps
 
 
-def site_of(xml: str) -> Site:
-    now = view(xml)
-    return Site("vm1", Scope.LIVE, now.interfaces[0], now)
-
-
 def stock_site(interface: str) -> Site:
-    return site_of(f"<domain><devices>{interface}</devices></domain>")
+    return site_of(seen(f"<domain><devices>{interface}</devices></domain>"))
 
 
 def test_refusals_say_what_to_do() -> None:
@@ -153,22 +156,21 @@ def test_refusals_say_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match="not provisioned as pluggable; add connection='attached'"):
         stock_site(stock).attach(bridge.backend("b"))
     with pytest.raises(UnsupportedError, match="is of type 'hostdev'"):
-        stock_site("<interface type='hostdev'><mac address='52:54:00:00:00:09'/></interface>").detach(
-            "network"
-        )
+        stock_site("<interface type='hostdev'><mac address='52:54:00:00:00:09'/></interface>").detach()
     with pytest.raises(
-        UnsupportedError, match="cannot plug vnet0 of vm1 into type='user'; it can: bridge, network"
+        UnsupportedError,
+        match="cannot plug vnet0 of vm1 into type='user'; it can: bridge, cable",
     ):
         site().attach(Backend("user"))
     with pytest.raises(UnsupportedError, match="cannot carry out <backend>"):
         site().attach(Backend("bridge", ("<source bridge='b'/>", "<backend tap='/dev/x'/>")))
     bare = "<domain><devices><interface connection='deferred'><mac address='52:54:00:00:00:01'/></interface>"
     with pytest.raises(SchemaError, match="no intended backend; name one"):
-        site_of(to_stock(f"{bare}</devices></domain>")).attach(None)
+        site_of(seen(to_stock(f"{bare}</devices></domain>"))).attach(None)
 
 
 def test_a_plane_of_a_newer_version() -> None:
     xml = to_stock(DOMAIN.format(connection="deferred", children="")).replace("plane='tap'", "plane='warp'")
-    assert site_of(xml).nic.plane == "warp"
+    assert site_of(seen(xml)).nic.plane == "warp"
     with pytest.raises(UnsupportedError, match="plane 'warp', which this version"):
-        site_of(xml).detach("network")
+        site_of(seen(xml)).detach()

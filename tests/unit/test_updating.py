@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,15 @@ from nicplug_xml import updating
 from nicplug_xml.backends import BACKENDS
 from nicplug_xml.document import Document
 from nicplug_xml.errors import NicplugError, SchemaError, UnsupportedError
+from nicplug_xml.frozen import replace
+from nicplug_xml.joints import Joint
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Scope
 from nicplug_xml.plan import Plan
 from nicplug_xml.planes import PLANES
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
 from nicplug_xml.steps import Record, UpdateDevice
-from nicplug_xml.view import view
+from tests.unit.sites import seen, site_of
 
 MAPPING = Path(__file__).parents[2] / "docs" / "mapping.md"
 
@@ -34,7 +36,6 @@ NIC = """<interface{attributes}>
 </interface>"""
 BRIDGE = "<source bridge='br0'/>"
 OTHER = "<source bridge='br1'/>"
-NETWORK = "<network><name>n</name><forward mode='nat'/><bridge name='virbr0'/></network>"
 
 
 def nic(attributes: str = "", children: str = "", mac: str = MAC) -> str:
@@ -47,17 +48,16 @@ def nic(attributes: str = "", children: str = "", mac: str = MAC) -> str:
 def site(xml: str, plane: str = "tap", scope: Scope = Scope.LIVE) -> Site:
     """Return the place of an extended ``<interface>`` in a domain, which runs as its XML says."""
     stock = to_stock(f"<domain><name>vm1</name><devices>{xml}</devices></domain>", plane=plane)
-    if "'attached'" in xml and plane == "hub" and scope is Scope.LIVE and "state='down'" not in xml:
+    if "'attached'" in xml and scope is Scope.LIVE and "state='down'" not in xml:
         stock = stock.replace("<link state='down'/>", "<link state='up'/>")
     netdevs = {"nicplug-ua-a.1", "nicplug-ua-a.1.port"} if "'attached'" in xml else set()
-    now = view(stock, netdevs if scope is Scope.LIVE else None)
-    return Site("vm1", scope, now.interfaces[0], now)
+    joint = Joint("macvlan", "vnet0.np0", "eth0", "bridge") if "attached' type='direct'" in xml else None
+    live = scope is Scope.LIVE
+    return site_of(seen(stock, netdevs if live else None, **({"vnet0": joint} if live else {})), scope)
 
 
 def plan(here: Site, xml: str) -> Plan:
-    given = updating.parse(xml)
-    network = NETWORK if updating.needs_network(here, given) else ""
-    return updating.plan(here, given, "network", network=network)
+    return updating.plan(here, updating.parse(xml))
 
 
 def calls(made: Plan) -> Iterator[str]:
@@ -70,6 +70,8 @@ def calls(made: Plan) -> Iterator[str]:
             yield from re.findall(r"\bvir[A-Z]\w+", text.partition("<")[0])
         elif kind == "netlink":
             yield from re.findall(r"\b(?:TUN|RTM)[A-Z_]+", text)
+        elif kind == "ovsdb":
+            yield " ".join(text.split()[:2])
         elif kind == "process":
             yield re.split(r"[ (]", text.strip())[0]
 
@@ -93,6 +95,7 @@ PASST = "<backend type='passt'/>"
 SOCKET = "<source address='127.0.0.1' port='5000'/>"
 REMOTE = "<source address='192.0.2.1' port='5001'>{}</source>"
 MACVTAP = "<source dev='eth0' mode='{}'/>"
+FAR = "52:54:00:00:00:02"
 MCAST = "<source address='230.0.0.1' port='5000'/>"
 
 
@@ -136,6 +139,12 @@ RUNNING = {
     "backend: macvtap, in another mode on the same device": change(
         nic("attached direct", MACVTAP.format("bridge")), nic("direct", MACVTAP.format("vepa"))
     ),
+    "backend: from a macvtap to a bridge": change(
+        nic("attached direct", MACVTAP.format("bridge")), nic("bridge", OTHER)
+    ),
+    "backend: Open vSwitch (`virtualport`)": change(ON, with_child("<virtualport type='openvswitch'/>")),
+    "backend: a host device (`netdev`)": change(ON, nic("netdev", "<source dev='eth1'/>")),
+    "backend: `cable`": change(ON, nic("cable", f"<source domain='vm2' interface='{FAR}'/>")),
     "backend: user-mode network (`user`)": change(ON, nic("user")),
     "backend: passt": change(ON, nic("user", PASST)),
     "backend: socket (`mcast`, `udp`, `server`)": change(
@@ -161,7 +170,6 @@ RUNNING = {
     "`bandwidth`": change(ON, with_child("<bandwidth><inbound average='1'/></bandwidth>")),
     "`filterref`": change(ON, with_child("<filterref filter='f'/>")),
     "`vlan`": change(ON, with_child("<vlan><tag id='5'/></vlan>")),
-    "`virtualport`": change(ON, with_child("<virtualport type='openvswitch'/>")),
     "`port`": change(ON, with_child("<port isolated='yes'/>")),
     "`ip`, `portForward` of `user`": change(
         USER,
@@ -177,13 +185,13 @@ PERSISTENT = {
     "backend: another that the plane has": change(ON, nic("bridge", OTHER)),
     "backend, `link` or both of a deferred NIC": RUNNING["backend, `link` or both of a deferred NIC"],
     "`link` up or down": RUNNING["`link` up or down"],
-    "`bandwidth`, `filterref`, `vlan`, `virtualport`": change(
-        ON,
-        *(
-            wanted
-            for name in ("bandwidth", "filterref", "vlan", "virtualport")
-            for wanted in RUNNING[f"`{name}`"].wanted
-        ),
+    "backend: macvtap (`direct`)": RUNNING["backend: macvtap (`direct`)"],
+    "backend: a host device (`netdev`), `cable`": change(
+        ON, *RUNNING["backend: a host device (`netdev`)"].wanted, *RUNNING["backend: `cable`"].wanted
+    ),
+    "backend: Open vSwitch (`virtualport`)": RUNNING["backend: Open vSwitch (`virtualport`)"],
+    "`bandwidth`, `filterref`, `vlan`": change(
+        ON, *(wanted for name in ("bandwidth", "filterref", "vlan") for wanted in RUNNING[f"`{name}`"].wanted)
     ),
     "any other part of the frontend": change(
         ON, *(xml for xml in FIXED if "'ua-a'" in xml and "vnet9" not in xml), with_child("<target dev='t'/>")
@@ -372,7 +380,7 @@ def test_the_interface_is_found_as_libvirt_finds_it() -> None:
         nic("bridge", BRIDGE, "52:54:00:00:00:02"),
     )
     stock = f"<domain><devices>{''.join(nics)}</devices></domain>"
-    found = view(stock).interfaces
+    found = seen(stock).interfaces
 
     def fitting(xml: str) -> list[int]:
         return [found.index(item) for item in updating.matches(updating.parse(xml), found)]

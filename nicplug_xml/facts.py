@@ -1,0 +1,29 @@
+"""What is so below a domain's XML, as it was asked of the running QEMU and of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from nicplug_xml.frozen import Frozen
+from nicplug_xml.joints import Joint
+
+
+class Facts(Frozen):
+    """What XML does not tell.
+
+    :param netdevs: ids of the running QEMU's netdevs; None where no QEMU was asked: then what is recorded is
+        believed.
+    :param joints: what each host device of the domain's NICs is joined to, None for nothing, by the device's
+        name. What is recorded is believed of a device that is not in it: it is not this host's.
+    :param carriers: whether the guest sees a carrier, by the name of its NIC's host device, where it is not
+        libvirt's XML that tells.
+    """
+
+    netdevs: Collection[str] | None = None
+    joints: Mapping[str, Joint | None] = MappingProxyType({})
+    carriers: Mapping[str, bool] = MappingProxyType({})
+
+
+#: Of a domain that does not run, or when only the XML is to be looked at.
+NOT_ASKED = Facts()

@@ -1,0 +1,65 @@
+"""Frozen dataclasses without ``dataclasses``, whose import and work take longer than the start of Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        return lambda cls: cls
+
+
+_T = TypeVar("_T", bound="Frozen")
+
+
+@dataclass_transform(frozen_default=True)
+class Frozen:
+    """Like a class with ``@dataclass(frozen=True)``: annotations are fields, by which instances compare."""
+
+    #: The fields with their defaults, in order; and how many, the first ones, have none.
+    _fields: ClassVar[dict[str, object]] = {}
+    _required: ClassVar[int] = 0
+
+    def __init_subclass__(cls) -> None:
+        own = cls.__annotations__
+        cls._fields = cls._fields | {name: cls.__dict__.get(name) for name in own}
+        cls._required += sum(name not in cls.__dict__ for name in own)
+
+    def __init__(self, *values: object, **named: object) -> None:
+        names, fields, count = tuple(self._fields), self.__dict__, len(values)
+        fields.update(self._fields)
+        fields.update(zip(names, values, strict=False))
+        fields.update(named)
+        missing = count < self._required and not named.keys() >= set(names[count : self._required])
+        twice = named and not named.keys().isdisjoint(names[:count])
+        if missing or twice or count > len(names) or len(fields) > len(names):
+            raise TypeError(f"{type(self).__name__} takes {names}, not {values} and {named}")
+
+    def __setattr__(self, name: str, _value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be removed")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _values(self) == _values(other)
+
+    def __hash__(self) -> int:
+        return hash(_values(self))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        return f"{type(self).__qualname__}({fields})"
+
+
+def replace(item: _T, **changes: object) -> _T:
+    """Return a copy of `item` with other values in some of its fields, as ``dataclasses.replace`` does."""
+    return type(item)(**{name: item.__dict__[name] for name in item._fields} | changes)
+
+
+def _values(item: object) -> tuple[object, ...]:
+    assert isinstance(item, Frozen)
+    return tuple(item.__dict__[name] for name in item._fields)

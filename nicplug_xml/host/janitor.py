@@ -1,0 +1,169 @@
+"""Clears away what a NIC's host device was joined to, when the device goes with its guest.
+
+The kernel takes a tap away when QEMU ends, and knows nothing of what it was joined to: a macvlan, a port of
+Open vSwitch, a redirect, the other end of a cable. So one small process a network namespace listens to the
+kernel, for as long as a device there is joined to something, and then ends. It remembers nothing: what is to
+be done stands in the alias of the device that goes (`nicplug_xml.joints`).
+
+It loads what it needs when it needs it, and stays small. The authority is rtnetlink(7).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import syslog
+import threading
+from collections.abc import Iterator
+
+from nicplug_xml import joints
+from nicplug_xml.host import sysfs
+from nicplug_xml.joints import Joint
+
+#: An abstract UNIX socket: its name is taken by one process of a network namespace, and free when that ends.
+_NAME = "\0nicplug-janitor"
+
+_RTMGRP_LINK = 1
+_RTM_NEWLINK, _RTM_DELLINK = 16, 17
+_IFLA_IFNAME, _IFLA_IFALIAS = 3, 20
+_HEADERS = 16 + 16  # struct nlmsghdr, struct ifinfomsg
+
+
+def ensure(*, in_thread: bool = False) -> None:
+    """Have somebody clear away in this network namespace, where something is joined.
+
+    :param in_thread: in this process, for nobody else can talk to its libvirt; else in one of its own.
+    """
+    name = _claim()
+    if name is None:
+        return
+    # Opened here, what happens until the process listens is not lost.
+    kernel = _listen()
+    if in_thread:
+        threading.Thread(target=_run, args=(name, kernel), name="nicplug-janitor", daemon=True).start()
+        return
+    with name, kernel:
+        descriptors = (name.fileno(), kernel.fileno())
+        subprocess.Popen(
+            [sys.executable, "-I", "-m", "nicplug_xml.host.janitor", *map(str, descriptors)],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+def main() -> None:
+    """Clear away until nothing is joined any more; the arguments are descriptors that `ensure` has opened."""
+    name, kernel = (socket.socket(fileno=int(argument)) for argument in sys.argv[1:])
+    _run(name, kernel)
+
+
+def _claim() -> socket.socket | None:
+    """Take the name, or return None when somebody has it."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(_NAME)
+    except OSError:
+        name.close()
+        return None
+    return name
+
+
+def _listen() -> socket.socket:
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    kernel.bind((0, _RTMGRP_LINK))
+    return kernel
+
+
+def _run(name: socket.socket, kernel: socket.socket) -> None:
+    claimed: socket.socket | None = name
+    with kernel:
+        while claimed is not None:
+            with claimed:
+                _watch(kernel)
+            # Who has come before the name was free has left it to us.
+            claimed = _claim() if _joined() else None
+
+
+def _watch(kernel: socket.socket) -> None:
+    """Clear away until nothing is joined any more."""
+    joined = _joined()
+    while joined:
+        try:
+            changes = list(_parse(kernel.recv(1 << 16)))
+        except OSError:  # more has happened than the kernel could keep for us
+            joined = _joined()
+            continue
+        for kind, device, joint in changes:
+            if kind == _RTM_NEWLINK and joint is not None:
+                joined.add(device)
+            else:
+                joined.discard(device)
+            if kind == _RTM_DELLINK and joint is not None:
+                _clear(device, joint)
+
+
+def _joined() -> set[str]:
+    """Return the devices of this network namespace that are joined to something."""
+    return {device for device in os.listdir("/sys/class/net") if joints.parse(sysfs.alias(device))}
+
+
+def _parse(data: bytes) -> Iterator[tuple[int, str, Joint | None]]:
+    while len(data) >= _HEADERS:
+        length, kind = struct.unpack_from("=IH", data)
+        (family,) = struct.unpack_from("=B", data, 16)
+        attributes = dict(_attributes(data[_HEADERS:length]))
+        device = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+        alias = attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
+        # A bridge tells of its ports in messages of a family of its own, when they leave it say.
+        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and family == socket.AF_UNSPEC:
+            yield kind, device, joints.parse(alias)
+        data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        yield kind & 0x3FFF, data[4:length]
+        data = data[max((length + 3) & ~3, 4) :]
+
+
+def _clear(device: str, joint: Joint) -> None:
+    from nicplug_xml.host.kernel import Kernel
+
+    kernel = Kernel()
+    try:
+        if joint.kind == "cable":
+            _unplug(device, joint.device)
+        else:
+            kernel.release(joint)
+    except Exception as error:  # whatever it is, others wait to be served
+        syslog.syslog(syslog.LOG_WARNING, f"nicplug: {device} is gone, and {joint} stays: {error}")
+    finally:
+        kernel.close()
+
+
+def _unplug(gone: str, device: str) -> None:
+    """Unplug the NIC of `device`, whose cable has led to one that is gone."""
+    joint = joints.parse(sysfs.alias(device))
+    if joint is None or joint.kind != "cable" or joint.device != gone:
+        return
+    import libvirt
+
+    from nicplug_xml.operations import detach_backend
+
+    conn = libvirt.open(joint.mode)
+    try:
+        detach_backend(conn.lookupByUUIDString(joint.place), device)
+    finally:
+        conn.close()
+
+
+if __name__ == "__main__":
+    main()

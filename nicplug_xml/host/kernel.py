@@ -1,0 +1,265 @@
+"""What the kernel joins: macvlans, and redirects between two devices of this host.
+
+The authority is rtnetlink(7), tc-mirred(8), tc-u32(8) and the kernel's drivers/net/macvlan.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from nicplug_xml import joints
+from nicplug_xml.errors import NotFoundError, UnsupportedError
+from nicplug_xml.host import sysfs
+from nicplug_xml.host.netlink import index_of, kernel_errors, open_netlink, suppress_code
+from nicplug_xml.joints import Joint
+from nicplug_xml.planes import tap
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+
+#: Where the filters of a device stand that see what it receives, before anybody else does, and what it sends.
+_INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+#: Which one is ours: filters of others on the same device stay, those with a lower number before ours.
+_PRIORITY = 0x6E70
+_HANDLE = 0x80000800
+_ALL_PROTOCOLS = 0x0003
+
+#: Flags of a device (netdevice(7)).
+_UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
+
+
+class Kernel:
+    """The kernel of this host, by one netlink session that opens when it is first needed."""
+
+    def __init__(self) -> None:
+        self._ipr: IPRoute | None = None
+
+    def require_here(self, device: str, mac: str) -> None:
+        """Check that a NIC's host device is one of this host's.
+
+        :raises UnsupportedError: it is not.
+        """
+        if not is_host_device(device, mac):
+            raise UnsupportedError(
+                f"{device or 'the NIC'} is no device of this host, and this takes the kernel of its host",
+                hint="run nicplug there; a bridge or network, which libvirt itself joins, works from here",
+            )
+
+    def require_device(self, name: str, mtu: int) -> None:
+        """Check that there is a network device, and that it passes frames of an MTU.
+
+        :raises NotFoundError: there is none of that name.
+        :raises UnsupportedError: its MTU is smaller.
+        """
+        its = sysfs.mtu(name)
+        if its is None:
+            raise NotFoundError(f"there is no device '{name}'", hint="'ip link' lists what there is")
+        if its < mtu:
+            raise UnsupportedError(
+                f"device '{name}' has an MTU of {its}, and the NIC one of {mtu}",
+                hint=f"'ip link set {name} mtu {mtu}', or a smaller <mtu> for the NIC",
+            )
+
+    def add_macvlan(self, name: str, lower: str, mode: str, mac: str, mtu: int) -> None:
+        """Make a macvlan that is down, and of which the host's own stack sees nothing.
+
+        :param mtu: its MTU; 0 for that of the device below.
+        :raises NotFoundError: there is no device of that name to be below.
+        :raises OperationError: the kernel refuses.
+        """
+        self.require_device(lower, mtu)
+        with self._netlink() as ipr:
+            below = index_of(lower)
+            if sysfs.exists(name):
+                # Names are given in turn: this one was left by somebody who was killed in between.
+                ipr.link("del", ifname=name)
+            more = {"mtu": mtu} if mtu else {}
+            ipr.link("add", ifname=name, kind="macvlan", link=below, macvlan_mode=mode, address=mac, **more)
+        silence(name)
+
+    def join(self, device: str, joint: Joint) -> None:
+        """Redirect all frames of a NIC's host device and of a joint's to each other; or make it a port.
+
+        Of a cable, this is the one end: its frames go to the other.
+
+        :raises OperationError: the kernel refuses; then all is as before.
+        """
+        if joint.kind == "bridge":
+            self._join_bridge(device, joint)
+            return
+        with self._netlink() as ipr:
+            nic, other = index_of(device), index_of(joint.device)
+            joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
+            if joint.kind == "port":
+                joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
+            if joint.kind == "device" and not sysfs.flags(joint.device) & _PROMISC:
+                # The guest's MAC is not the device's.
+                joint = joint._replace(place="promisc")
+                ipr.link("set", index=other, flags=_PROMISC, change=_PROMISC)
+            try:
+                # The other end of a cable is joined by a step of its own.
+                if joint.kind != "cable":
+                    _redirect(ipr, other, nic)
+                    # A macvlan passes on the guest's own address and what is for all; it may be in any group.
+                    # In mode passthru all passes, and the kernel would not take the flag back from below.
+                    groups = joint.kind == "macvlan" and joint.mode != "passthru"
+                    up = _UP | _ALLMULTI if groups else _UP
+                    ipr.link("set", index=other, flags=up, change=up)
+                ipr.link("set", index=nic, ifalias=str(joint))
+                _redirect(ipr, nic, other)
+            except BaseException:
+                with suppress(Exception):
+                    ipr.link("set", index=nic, ifalias=before)
+                    self.release(joint)
+                raise
+
+    def owned(self, joint: Joint) -> Joint:
+        """Return a joint with what is noted of the NIC's own domain; nothing where that is not known."""
+        return joint
+
+    def part(self, device: str, joint: Joint) -> None:
+        """End what `join` has made; a device of ours stays, for what is joined to it next.
+
+        :raises OperationError: the kernel refuses.
+        """
+        with self._netlink() as ipr:
+            if joint.kind == "bridge":
+                if sysfs.master(device) == joint.device:
+                    ipr.link("set", index=index_of(device), master=0)
+                if joints.parse_port(sysfs.alias(device)):
+                    ipr.link("set", index=index_of(device), ifalias="")
+                return
+            if sysfs.exists(device):
+                nic = index_of(device)
+                _stop(ipr, nic)
+                joint = joints.parse(sysfs.alias(device)) or joint
+                ipr.link("set", index=nic, ifalias="")
+            if not joint.is_ours:
+                self.release(joint)
+
+    def release(self, joint: Joint) -> None:
+        """Let go of a joint's device: one of ours is deleted, and to another one nothing is redirected.
+
+        :raises OperationError: the kernel or Open vSwitch refuses.
+        """
+        if joint.kind == "port":
+            from nicplug_xml.host.ovsdb import delete_port
+
+            delete_port(joint.device, joint.mode)
+            return
+        if joint.kind == "cable" or not sysfs.exists(joint.device):
+            return
+        with self._netlink() as ipr:
+            index = index_of(joint.device)
+            if joint.is_ours:
+                ipr.link("del", index=index)
+                return
+            _stop(ipr, index)
+            if joint.place == "promisc":
+                ipr.link("set", index=index, flags=0, change=_PROMISC)
+
+    def set_carrier(self, device: str, up: bool) -> None:
+        """Set a container's host device up or down, which is a carrier at the container's end, or none.
+
+        :raises OperationError: the kernel refuses.
+        """
+        with self._netlink() as ipr:
+            ipr.link("set", index=index_of(device), state="up" if up else "down")
+
+    def _join_bridge(self, device: str, joint: Joint) -> None:
+        if not sysfs.is_bridge(joint.device):
+            raise NotFoundError(
+                f"there is no bridge '{joint.device}'", hint="'ip link show type bridge' lists the bridges"
+            )
+        silence(device)
+        with self._netlink() as ipr:
+            nic, before, alias = index_of(device), sysfs.master(device), sysfs.alias(device)
+            try:
+                ipr.link("set", index=nic, master=index_of(joint.device), ifalias=str(joint))
+                ipr.brport("set", index=nic, isolated=int(joint.place == "isolated"))
+                if joints.parse(alias):
+                    _stop(ipr, nic)
+            except BaseException:
+                with suppress(Exception):
+                    ipr.link("set", index=nic, master=index_of(before) if before else 0, ifalias=alias)
+                raise
+
+    def close(self) -> None:
+        """End the netlink session."""
+        if self._ipr is not None:
+            self._ipr.close()
+            self._ipr = None
+
+    @contextmanager
+    def _netlink(self) -> Iterator[IPRoute]:
+        if self._ipr is None:
+            self._ipr = open_netlink()
+        with kernel_errors():
+            yield self._ipr
+
+
+def joint_of(device: str) -> Joint | None:
+    """Return what a host device is joined to, or None: what its alias says."""
+    joint = joints.parse(sysfs.alias(device))
+    # A device that was made anew has another index, and no redirect leads to it or from it.
+    return joint if joint is None else joint._replace(gone=sysfs.index(joint.device) != joint.ifindex)
+
+
+def port_of(device: str) -> Joint | None:
+    """Return which bridge a container's host device is plugged into, or None: a parking place is none."""
+    bridge = sysfs.master(device)
+    if not sysfs.is_bridge(bridge) or bridge in (tap.NETWORK_BRIDGE, tap.PARKING_BRIDGE):
+        return None
+    return Joint("bridge", bridge, "isolated" if sysfs.is_isolated(device) else "")
+
+
+def is_host_device(device: str, mac: str) -> bool:
+    """Whether `device` is here, and is what a guest's or a container's NIC with that MAC has on its host.
+
+    A device of the same name on another host or in another namespace than libvirt's is not taken for it.
+    """
+    if sysfs.is_tap_of(device, mac):
+        return True
+    if not sysfs.exists(device):
+        return False
+    from nicplug_xml.host import peer
+
+    return peer.address(device) == mac
+
+
+def silence(device: str) -> None:
+    """Keep the host's own stack from saying anything on a device of ours: no address of its own, no IPv6."""
+    with suppress(FileNotFoundError), open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "w") as file:
+        file.write("1")
+
+
+def _redirect(ipr: IPRoute, index: int, target: int) -> None:
+    """Have all that a device receives sent by another one; what was redirected elsewhere is so no more."""
+    with suppress_code(errno.EEXIST):
+        ipr.tc("add", "clsact", index=index)
+    ipr.tc(
+        "replace-filter",
+        "u32",
+        index=index,
+        parent=_INGRESS,
+        prio=_PRIORITY,
+        handle=_HANDLE,
+        protocol=_ALL_PROTOCOLS,
+        target=1,
+        keys=["0x0/0x0+0"],
+        action={"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": target},
+    )
+
+
+def _stop(ipr: IPRoute, index: int) -> None:
+    """End what `_redirect` has made, if it is there."""
+    with suppress_code(errno.ENOENT, errno.EINVAL):
+        ours = {"parent": _INGRESS, "prio": _PRIORITY, "protocol": _ALL_PROTOCOLS, "target": 1}
+        ipr.tc("del-filter", "u32", index=index, **ours)
+        if not any(ipr.get_filters(index=index, parent=way) for way in (_INGRESS, _EGRESS)):
+            ipr.tc("del", "clsact", index=index)

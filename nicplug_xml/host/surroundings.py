@@ -1,0 +1,50 @@
+"""What plans may need to know of a libvirt connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nicplug_xml.errors import NotFoundError
+from nicplug_xml.host.connection import find_beside, network_xml, parking_kind
+from nicplug_xml.host.domain import Domain
+from nicplug_xml.host.errors import translated
+from nicplug_xml.model import Scope
+from nicplug_xml.planner import Site
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+class Surroundings:
+    """A `nicplug_xml.planner.Surroundings` on a libvirt connection."""
+
+    def __init__(self, conn: libvirt.virConnect) -> None:
+        self._conn = conn
+
+    def parking(self) -> str:
+        """See `parking_kind`."""
+        return parking_kind(self._conn)
+
+    def network(self, name: str) -> str:
+        """See `network_xml`."""
+        return network_xml(self._conn, name)
+
+    def other_end(self, domain: str, interface: str) -> Site:
+        """Return a NIC of a running domain, of this connection's or of the host's other hypervisor.
+
+        :raises NotFoundError: there is no such domain, it does not run, or has no such NIC.
+        """
+        dom = find_beside(self._conn, domain)
+        with translated():
+            if not dom.isActive():
+                raise NotFoundError(
+                    f"domain '{domain}' is not running", hint="a cable needs both of its ends"
+                )
+        now = Domain(dom).read(Scope.LIVE)
+        for nic in now.interfaces:
+            if interface.lower() in (nic.key, nic.mac, nic.alias.lower()):
+                return Site(domain, Scope.LIVE, nic, now, Surroundings(dom.connect()))
+        raise NotFoundError(
+            f"domain '{domain}' has no interface '{interface}'",
+            hint=f"it has {', '.join(nic.mac for nic in now.interfaces) or 'none'}",
+        )

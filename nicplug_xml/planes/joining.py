@@ -1,0 +1,102 @@
+"""What the planes share that hold a NIC by a device of the host: joining that to others by redirects.
+
+A tc redirect each way makes the kernel hand every frame of one device to the other, without a bridge between
+them. The NIC's device stays what and where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nicplug_xml.endpoints import CableTo, Endpoint, HostDevice, MacvtapOn, OvsPort
+from nicplug_xml.joints import Joint, helper
+from nicplug_xml.model import Connection, Scope
+from nicplug_xml.planes.held import Held
+from nicplug_xml.steps import (
+    AddMacvlan,
+    AddPort,
+    Join,
+    LetGoFirst,
+    Part,
+    Release,
+    RequireDevice,
+    RequireHere,
+    Step,
+)
+
+
+def join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
+    """Plan to join a NIC's host device to an endpoint; and what lets go of the old joint afterwards.
+
+    :param endpoint: one of those that `JOINED` has.
+    """
+    device, before = held.nic.target, held.joint
+    joint, make = JOINED[type(endpoint)](held, endpoint)
+    steps: list[Step] = [RequireHere(device, held.nic.mac)]
+    if before is not None and _excludes(before, joint):
+        again = [*_macvlan(held, before), Join(device, before)]
+        steps.append(LetGoFirst(Release(before), tuple(again)))
+        return [*steps, *make, Join(device, joint)], []
+    dispose: list[Step] = [Release(before)] if before is not None and before.device != joint.device else []
+    return [*steps, *make, Join(device, joint, before)], dispose
+
+
+def part(held: Held) -> tuple[list[Step], list[Step]]:
+    """Plan to part a NIC's host device from what it is joined to, if anything; and what lets go of that."""
+    joint = held.joint
+    if joint is None:
+        return [], []
+    return [Part(held.nic.target, joint)], [Release(joint)] if joint.is_ours else []
+
+
+def require_here(held: Held) -> list[Step]:
+    """Plan to refuse a NIC that is joined by another host's kernel: nobody else can part it."""
+    joined = held.nic.connection is Connection.ATTACHED and not held.nic.shown
+    if joined and held.scope is Scope.LIVE:
+        return [RequireHere(held.nic.target, held.nic.mac)]
+    return []
+
+
+def _excludes(before: Joint, joint: Joint) -> bool:
+    """Whether the kernel has both only one after the other: two macvlans of one MAC on one device."""
+    return before.kind == joint.kind == "macvlan" and before.place == joint.place
+
+
+def _to_macvlan(held: Held, endpoint: Endpoint) -> tuple[Joint, list[Step]]:
+    assert isinstance(endpoint, MacvtapOn)
+    joint = Joint("macvlan", helper(held.nic.target, held.joint), endpoint.device, endpoint.mode)
+    return joint, _macvlan(held, joint)
+
+
+def _macvlan(held: Held, joint: Joint) -> list[Step]:
+    return [AddMacvlan(joint, held.nic.mac, _mtu(held))]
+
+
+def _to_port(held: Held, endpoint: Endpoint) -> tuple[Joint, list[Step]]:
+    assert isinstance(endpoint, OvsPort)
+    joint = Joint("port", helper(held.nic.target, held.joint), endpoint.bridge)
+    return joint, [AddPort(joint, endpoint, held.nic.mac, _mtu(held))]
+
+
+def _to_device(held: Held, endpoint: Endpoint) -> tuple[Joint, list[Step]]:
+    assert isinstance(endpoint, HostDevice)
+    return Joint("device", endpoint.name), [RequireDevice(endpoint.name, _mtu(held))]
+
+
+def _to_cable(_held: Held, endpoint: Endpoint) -> tuple[Joint, list[Step]]:
+    assert isinstance(endpoint, CableTo)
+    return Joint("cable", endpoint.device), [RequireDevice(endpoint.device, 0)]
+
+
+def _mtu(held: Held) -> int:
+    """Return the MTU that the NIC was told to use, or 0."""
+    return int(held.nic.element.get("mtu", "size") or 0)
+
+
+#: How each kind of endpoint becomes a joint.
+JOINED: dict[type[Endpoint], Callable[[Held, Endpoint], tuple[Joint, list[Step]]]] = {
+    MacvtapOn: _to_macvlan,
+    OvsPort: _to_port,
+    HostDevice: _to_device,
+    CableTo: _to_cable,
+}

@@ -1,0 +1,359 @@
+"""Plane tap: what the kernel joins, any backend to any other, cables; and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from nicplug_xml import (
+    Connection,
+    NicplugError,
+    attach_backend,
+    create,
+    define,
+    detach_backend,
+    interfaces,
+    set_link,
+    xml_desc,
+)
+from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
+from nicplug_xml.host import janitor
+from nicplug_xml.host.domain import Domain
+from nicplug_xml.model import Backend
+from tests.live.conftest import devices, everything, is_isolated, master, run, target
+from tests.live.test_hub import veth, wait_until, walk
+from tests.live.test_plugging import identity
+
+if TYPE_CHECKING:
+    import libvirt
+
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.guest import Guest
+    from nicplug_xml.testing.plugin import BridgeFactory, OvsBridgeFactory
+
+NewMac = Callable[[], str]
+NewGuest = Callable[..., "Guest"]
+daemon_only = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+
+MODES = ("bridge", "private", "vepa", "passthrough")
+PARKING = {"nicplug-park", "nicplug-parknet"}
+
+
+class Place(NamedTuple):
+    """A backend, and an address that answers there and nowhere else."""
+
+    backend: Backend
+    probe: str
+    joined: bool = True
+
+
+@pytest.fixture
+def places(
+    libvirt_connection: libvirt.virConnect,
+    libvirt_bridge: BridgeFactory,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    deferred_guest: NewGuest,
+    new_mac: NewMac,
+) -> Iterator[list[Place]]:
+    """Everything that a NIC can be plugged into here; the guest has the last number 2 in each network."""
+    blue, green = libvirt_bridge("192.0.2.1/24"), libvirt_bridge("198.51.100.1/24")
+    # A bridge takes the lowest address of its ports, unless it was given one: the guest knows who it was.
+    for number, bridged in enumerate((blue, green), 1):
+        run("ip", "link", "set", bridged.name, "address", f"52:54:00:00:00:b{number}")
+    switch, far = libvirt_ovs_bridge(), new_mac()
+    switch.peer("203.0.113.1/24")
+    other = deferred_guest(far)
+    other.set_address(far, "198.18.0.1/24")
+    with ExitStack() as stack:
+        lower = stack.enter_context(veth("nplow", green.name))
+        wire = stack.enter_context(veth("npwire", green.name))
+        found = [
+            Place(bridge.backend(blue.name), "192.0.2.1", joined=False),
+            *(Place(direct.backend(lower, mode), "198.51.100.1") for mode in MODES),
+            Place(netdev.backend(wire), "198.51.100.1"),
+            Place(ovs.backend(switch.name), "203.0.113.1"),
+            Place(cable.backend(other.name, far), "198.18.0.1"),
+        ]
+        if "embed" not in libvirt_connection.getURI():
+            lab = libvirt_connection.networkCreateXML(
+                "<network><name>taplab</name><bridge name='nptaplab' stp='off' delay='0'/>"
+                "<ip address='198.18.1.1' netmask='255.255.255.0'/></network>"
+            )
+            stack.callback(lab.destroy)
+            found.append(Place(network.backend("taplab"), "198.18.1.1", joined=False))
+        yield found
+
+
+def test_every_backend_to_every_other(deferred_guest: NewGuest, places: list[Place], new_mac: NewMac) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac)
+    for address in dict.fromkeys(place.probe.rpartition(".")[0] for place in places):
+        guest.set_address(mac, f"{address}.2/24")
+    before, nic = everything(guest.dom), identity(guest, mac)
+    way = walk(len(places))
+    assert len(set(pairwise(way))) == len(places) * (len(places) - 1)
+    for number in way:
+        place = places[number]
+        status = attach_backend(guest.dom, mac, place.backend)
+        assert (status.connection, status.carrier) == (Connection.ATTACHED, True), place
+        # The first one may be lost to an address that a place before this one had no answer for.
+        assert any(guest.ping(place.probe) for _ in range(4)), place
+        (seen,) = interfaces(guest.dom)
+        assert seen.connection is Connection.ATTACHED
+        assert seen.backend is not None
+        assert place.backend.is_within(seen.backend)
+        # Where libvirt can say where the tap is, it does; else the tap is in the parking place, and isolated.
+        tap = target(guest.dom, mac)
+        assert (master(tap) in PARKING) == place.joined
+        assert not place.joined or is_isolated(tap)
+    detach_backend(guest.dom, mac)
+    guest.wait_carrier(mac, up=False)
+    assert identity(guest, mac) == nic
+    ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
+    assert without(ours, everything(guest.dom)) == without(ours, before)
+
+
+def without(pattern: re.Pattern[str], facts: list[str]) -> str:
+    """Return what is known of a domain and its host, but for what matches."""
+    return pattern.sub("", "\n".join(facts))
+
+
+@pytest.fixture
+def lower(libvirt_bridge: BridgeFactory) -> Iterator[str]:
+    """A device of the host that leads to 198.51.100.1."""
+    green = libvirt_bridge("198.51.100.1/24")
+    with veth("nplow", green.name) as device:
+        yield device
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_of_the_guest_reaches_the_hosts_stack(
+    deferred_guest: NewGuest, lower: str, new_mac: NewMac, mode: str
+) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    attach_backend(guest.dom, mac, direct.backend(lower, mode))
+    assert guest.ping("198.51.100.1", count=2)
+    helper = f"{target(guest.dom, mac)}.np0"
+    assert helper in devices()
+    # The host answers for this address, but only where it gets to hear the question on this device.
+    run("ip", "address", "add", "198.51.100.77/24", "dev", helper)
+    run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1")
+    try:
+        assert not guest.ping("198.51.100.77", count=3, timeout=1)
+        assert "198.51.100.2 " not in run("ip", "neighbour", "show", "dev", helper)
+    finally:
+        run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0")
+        run("ip", "address", "delete", "198.51.100.77/24", "dev", helper)
+    assert "inet6" not in run("ip", "address", "show", "dev", helper)
+
+
+def test_a_move_between_two_macvlans_on_one_device_comes_back(
+    deferred_guest: NewGuest, lower: str, new_mac: NewMac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    attach_backend(guest.dom, mac, direct.backend(lower))
+    assert guest.ping("198.51.100.1", count=2)
+    before = everything(guest.dom)
+
+    def fails(*_: object) -> None:
+        raise NicplugError("no such luck")
+
+    # Nothing that can be asked for makes the last step fail.
+    with monkeypatch.context() as patched:
+        patched.setattr(Domain, "check", fails)
+        with pytest.raises(NicplugError, match="no such luck; the NIC is attached to direct nplow"):
+            attach_backend(guest.dom, mac, direct.backend(lower, "private"))
+    index = re.compile(r"\.np0(:| \.ifindex=)\d+")
+    assert without(index, everything(guest.dom)) == without(index, before)
+    assert guest.ping("198.51.100.1", count=2)
+
+
+def test_refusals_change_nothing(
+    deferred_guest: NewGuest, lower: str, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, far, busy = new_mac(), new_mac(), new_mac()
+    guest = deferred_guest(mac, far)
+    other = deferred_guest(busy, timeout=None)
+    blue = libvirt_bridge()
+    attach_backend(other.dom, busy, bridge.backend(blue.name))
+    wire = netdev.backend(lower)
+    cases = {
+        "there is no device 'nope'": netdev.backend("nope"),
+        "no device 'nope2'": direct.backend("nope2"),
+        "there is no domain 'nope3'": cable.backend("nope3", mac),
+        "has no interface '52:54:00:99:99:99'; it has": cable.backend(other.name, "52:54:00:99:99:99"),
+        "is both ends of that cable": cable.backend(guest.name, mac),
+        f"is plugged into bridge {blue}; unplug it first": cable.backend(other.name, busy),
+        "cannot carry out <filterref>": Backend(
+            "netdev", (f"<source dev='{lower}'/>", "<filterref filter='f'/>")
+        ),
+    }
+    for state in ("deferred", "attached"):
+        if state == "attached":
+            attach_backend(guest.dom, mac, wire)
+        before = everything(guest.dom)
+        for why, backend in cases.items():
+            with pytest.raises(NicplugError, match=re.escape(why)):
+                attach_backend(guest.dom, mac, backend)
+            assert everything(guest.dom) == before
+
+
+def test_the_link_stays_a_thing_of_its_own(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac, children="<link state='down'/>")
+    guest.set_address(mac, "198.51.100.2/24")
+    status = attach_backend(guest.dom, mac, direct.backend(lower))
+    assert (status.connection, status.link, status.carrier) == (Connection.ATTACHED, "down", False)
+    set_link(guest.dom, mac, True)
+    guest.wait_carrier(mac, up=True)
+    assert guest.ping("198.51.100.1", count=2)
+    set_link(guest.dom, mac, False)
+    guest.wait_carrier(mac, up=False)
+    (seen,) = interfaces(guest.dom)
+    assert (seen.connection, seen.link) == (Connection.ATTACHED, "down")
+    assert "connection='attached'" in xml_desc(guest.dom)
+    assert "<link state='down'/>" in xml_desc(guest.dom).replace('"', "'")
+
+
+def test_a_guest_that_ends_leaves_nothing(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
+    mac, second = new_mac(), new_mac()
+    before = set(devices())
+    guest = deferred_guest(mac, second, timeout=None)
+    with_guest = set(devices())
+    attach_backend(guest.dom, mac, direct.backend(lower))
+    attach_backend(guest.dom, second, netdev.backend(f"{lower}p"))
+    assert set(devices()) == with_guest | {f"{target(guest.dom, mac)}.np0"}
+    guest.dom.destroy()
+    wait_until(lambda: set(devices()) <= before | PARKING)
+    wait_until(lambda: "clsact" not in run("tc", "qdisc"))
+    wait_until(lambda: "PROMISC" not in run("ip", "link", "show", f"{lower}p"))
+    wait_until(lambda: not janitors())
+
+
+def janitors() -> str:
+    """Return what is there of those who clear away: processes, and threads of this one."""
+    found = run("ps", "-eo", "args").splitlines()
+    return "\n".join(line for line in found if janitor.__name__ in line)
+
+
+@daemon_only
+def test_libvirtd_may_restart(
+    libvirt_daemon: PrivateDaemon, deferred_guest: NewGuest, lower: str, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    attach_backend(guest.dom, mac, direct.backend(lower))
+    libvirt_daemon.restart()
+    guest.dom = libvirt_daemon.connect().lookupByName(guest.name)
+    (seen,) = interfaces(guest.dom)
+    assert (seen.connection, seen.carrier) == (Connection.ATTACHED, True)
+    assert guest.ping("198.51.100.1", count=2)
+    assert detach_backend(guest.dom, mac).connection is Connection.DEFERRED
+    guest.wait_carrier(mac, up=False)
+
+
+def test_start_from_the_definition_comes_up_deferred(
+    libvirt_guest: Callable[..., Guest], nic_xml: Callable[..., str], lower: str, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    nic = nic_xml(mac, f"<source dev='{lower}' mode='bridge'/>", "type='direct' connection='attached'")
+    guest = libvirt_guest(nic, define=define)
+    assert not guest.carrier(mac)
+    (seen,) = interfaces(guest.dom)
+    assert (seen.connection, seen.carrier) == (Connection.DEFERRED, False)
+    (defined,) = interfaces(guest.dom, inactive=True)
+    assert defined.connection is Connection.ATTACHED
+    guest.set_address(mac, "198.51.100.2/24")
+    assert attach_backend(guest.dom, mac).carrier
+    assert guest.ping("198.51.100.1", count=2)
+
+
+def test_create_plugs_in_what_only_the_kernel_can(
+    libvirt_guest: Callable[..., Guest], nic_xml: Callable[..., str], lower: str, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    nic = nic_xml(mac, f"<source dev='{lower}' mode='bridge'/>", "type='direct' connection='attached'")
+    guest = libvirt_guest(nic, define=create)
+    guest.set_address(mac, "198.51.100.2/24")
+    guest.wait_carrier(mac, up=True)
+    assert guest.ping("198.51.100.1", count=2)
+
+
+def test_mtu(
+    libvirt_guest: Callable[..., Guest], nic_xml: Callable[..., str], lower: str, new_mac: NewMac
+) -> None:
+    wide, narrow = new_mac(), new_mac()
+    nics = nic_xml(wide, "<mtu size='4000'/>") + nic_xml(narrow, "<mtu size='1400'/>")
+    guest = libvirt_guest(nics, define=define, timeout=None)
+    for backend in (direct.backend(lower), netdev.backend(lower)):
+        with pytest.raises(NicplugError, match="MTU"):
+            attach_backend(guest.dom, wide, backend)
+    attach_backend(guest.dom, narrow, direct.backend(lower))
+    (link,) = json.loads(run("ip", "-json", "link", "show", f"{target(guest.dom, narrow)}.np0"))
+    assert link["mtu"] == 1400
+
+
+def test_cable(deferred_guest: NewGuest, new_mac: NewMac) -> None:
+    here, there = new_mac(), new_mac()
+    one, two = deferred_guest(here), deferred_guest(there)
+    one.set_address(here, "198.18.0.1/24")
+    two.set_address(there, "198.18.0.2/24")
+    before = everything(one.dom)
+    attach_backend(one.dom, here, cable.backend(two.name, there))
+    for guest, mac, end in ((one, here, f"{two.name}/{there}"), (two, there, f"{one.name}/{here}")):
+        guest.wait_carrier(mac, up=True)
+        (seen,) = interfaces(guest.dom)
+        assert seen.backend is not None
+        assert (seen.connection, cable.describe(seen.backend)) == (Connection.ATTACHED, f"cable {end}")
+        assert "type='cable'" in xml_desc(guest.dom).replace('"', "'")
+    assert one.ping("198.18.0.2", count=3)
+    assert two.ping("198.18.0.1", count=3)
+    assert not attach_backend(two.dom, there, cable.backend(one.name, here)).changed
+
+    # Pulled at either end, both are without.
+    detach_backend(two.dom, there)
+    for guest, mac in ((one, here), (two, there)):
+        guest.wait_carrier(mac, up=False)
+        (seen,) = interfaces(guest.dom)
+        assert seen.connection is Connection.DEFERRED
+    ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
+    assert without(ours, everything(one.dom)) == without(ours, before)
+
+    # Plugged in again at the other end, without naming it; and the other guest goes.
+    attach_backend(two.dom, there)
+    one.wait_carrier(here, up=True)
+    assert one.ping("198.18.0.2", count=3)
+    two.dom.destroy()
+    one.wait_carrier(here, up=False)
+    wait_until(lambda: interfaces(one.dom)[0].connection is Connection.DEFERRED)
+    wait_until(lambda: "clsact" not in run("tc", "qdisc"))
+    with pytest.raises(NicplugError, match="a cable needs both of its ends"):
+        attach_backend(one.dom, here)
+
+
+def test_a_cable_that_moves_away_leaves_its_other_end_unplugged(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    here, there = new_mac(), new_mac()
+    guest, blue = deferred_guest(here, there), libvirt_bridge("192.0.2.1/24")
+    attach_backend(guest.dom, here, cable.backend(guest.name, there))
+    guest.wait_carrier(there, up=True)
+    attach_backend(guest.dom, here, bridge.backend(blue.name))
+    guest.wait_carrier(there, up=False)
+    guest.set_address(here, "192.0.2.2/24")
+    assert guest.ping("192.0.2.1", count=2)
+    assert [status.connection for status in interfaces(guest.dom)] == [
+        Connection.ATTACHED,
+        Connection.DEFERRED,
+    ]

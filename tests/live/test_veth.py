@@ -1,0 +1,443 @@
+"""Plane veth, beyond what it has in common with the others (test_conformance)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+import pytest
+
+from nicplug_xml import (
+    Connection,
+    OperationError,
+    UnsupportedError,
+    attach_backend,
+    create,
+    define,
+    detach_backend,
+    interfaces,
+    plan_attach,
+    plan_detach,
+    set_link,
+    update_device,
+    xml_desc,
+)
+from nicplug_xml.backends import bridge, cable, direct, netdev, network
+from nicplug_xml.host import peer
+from nicplug_xml.host.domain import Domain
+from nicplug_xml.model import Backend
+from nicplug_xml.plan import carry_out
+from nicplug_xml.steps import Step
+from nicplug_xml.testing.commands import short_directory
+from nicplug_xml.testing.container import boot_container
+from nicplug_xml.testing.daemon import private_daemon
+from nicplug_xml.testing.namespace import new_network, run_in_network
+from tests.live.conftest import devices, everything, is_isolated, master, run, target
+
+if TYPE_CHECKING:
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.guest import Guest
+    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, PeerFactory
+
+NewMac = Callable[[], str]
+NewContainer = Callable[..., "Guest"]
+LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+on_daemon = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+
+
+def nic(mac: str, attributes: str = "connection='deferred'", children: str = "") -> str:
+    return f"<interface {attributes}><mac address='{mac}'/>{children}</interface>"
+
+
+def on_bridge(mac: str, name: object, children: str = "") -> str:
+    return nic(mac, "type='bridge' connection='attached'", f"<source bridge='{name}'/>{children}")
+
+
+@pytest.fixture
+def deferred_container(libvirt_container: GuestFactory) -> NewContainer:
+    """A factory of running containers that are defined with nicplug, one deferred NIC for each MAC."""
+    return lambda *macs: libvirt_container("".join(map(nic, macs)), define=define)
+
+
+@pytest.fixture
+def lower() -> Iterator[str]:
+    """A device of the host with another one, ``npvethlow1``, at its other end."""
+    run("ip", "link", "add", "npvethlow", "type", "veth", "peer", "name", "npvethlow1")
+    for name in ("npvethlow", "npvethlow1"):
+        run("ip", "link", "set", name, "up")
+    yield "npvethlow"
+    run("ip", "link", "delete", "npvethlow")
+
+
+def wait_until(true: Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def reboot(container: Guest) -> None:
+    before = len(container.events("ready"))
+    with suppress(TimeoutError):
+        container.run("reboot -f")
+    wait_until(lambda: len(container.events("ready")) > before)
+    container.wait_ready()
+
+
+def test_no_carrier_at_the_start_not_for_a_moment(deferred_container: NewContainer, new_mac: NewMac) -> None:
+    mac = new_mac()
+    container = deferred_container(mac)
+    time.sleep(0.5)
+    assert container.run("cat /sys/class/net/eth0/carrier_changes") == "1\n"
+    assert [event.fields["carrier"] for event in container.events("added")] == ["down"]
+    assert container.events("carrier") == []
+    (status,) = interfaces(container.dom)
+    assert (status.plane, status.connection, status.carrier) == ("veth", Connection.DEFERRED, False)
+
+
+def test_what_is_defined_as_attached_starts_plugged_in(
+    libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+) -> None:
+    blue, macs = libvirt_bridge("192.0.2.1/24"), [new_mac() for _ in range(4)]
+    run("ip", "address", "add", "198.51.100.1/24", "dev", f"{lower}1")
+    container = libvirt_container(
+        on_bridge(macs[0], blue, "<port isolated='yes'/>")
+        + on_bridge(macs[1], "np-missing")
+        + nic(macs[2], "type='direct' connection='attached'", f"<source dev='{lower}' mode='bridge'/>")
+        + on_bridge(macs[3], blue, "<link state='down'/>"),
+        define=define,
+    )
+    statuses = {status.mac: status for status in interfaces(container.dom)}
+    seen = [(statuses[mac].connection.value, statuses[mac].carrier) for mac in macs]
+    assert seen == [("attached", True), ("deferred", False), ("attached", True), ("attached", False)]
+    assert [container.carrier(mac) for mac in macs] == [True, False, True, False]
+    assert is_isolated(statuses[macs[0]].target)
+    container.set_address(macs[0], "192.0.2.2/24")
+    container.set_address(macs[2], "198.51.100.2/24")
+    assert container.ping("192.0.2.1", count=5)
+    assert container.ping("198.51.100.1", count=5)
+
+
+def test_without_the_hook(
+    libvirt_daemon: PrivateDaemon, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    """libvirt alone gives a carrier at the start, and takes a NIC out of its bridge when it is restarted."""
+    blue, mac, other = libvirt_bridge("192.0.2.1/24"), new_mac(), new_mac()
+    # One of the two can have the parking place.
+    with suppress(libvirt.libvirtError):
+        libvirt_daemon.connect().networkLookupByName("nicplug-parking").destroy()
+    with private_daemon(hook=False) as daemon, short_directory() as workdir:
+        boot = partial(boot_container, daemon.connect_containers(), workdir=workdir)
+        container = boot("nohook", nic(mac), define=define)
+        container.wait_ready()
+        container.wait_carrier(mac, up=True)
+        with pytest.warns(UserWarning, match="sees a carrier on .*, and nothing is plugged in"):
+            (status,) = interfaces(container.dom)
+        assert (status.connection, status.carrier) == (Connection.DEFERRED, True)
+        assert detach_backend(container.dom, mac).changed
+        container.wait_carrier(mac, up=False)
+
+        attach_backend(container.dom, mac, bridge.backend(blue.name))
+        container.set_address(mac, "192.0.2.2/24")
+        assert container.ping("192.0.2.1", count=5)
+        daemon.restart()
+        container.dom = daemon.connect_containers().lookupByName("nohook")
+        with pytest.warns(UserWarning, match="nothing is plugged in"):
+            (status,) = interfaces(container.dom)
+        assert status.connection is Connection.DEFERRED
+        assert not container.ping("192.0.2.1", timeout=1)
+        attach_backend(container.dom, mac)
+        assert container.ping("192.0.2.1", count=5)
+
+        boot = partial(boot_container, daemon.connect_containers(), workdir=workdir)
+        transient = boot(
+            "transient", nic(mac.replace("52:54:00", "52:54:01")) + on_bridge(other, blue), define=create
+        )
+        transient.wait_ready()
+        assert not transient.dom.isPersistent()
+        deferred, attached = interfaces(transient.dom)
+        assert (deferred.connection, deferred.carrier) == (Connection.DEFERRED, False)
+        assert (attached.connection, attached.carrier) == (Connection.ATTACHED, True)
+        transient.set_address(other, "192.0.2.3/24")
+        assert transient.ping("192.0.2.1", count=5)
+
+
+def test_a_hook_that_fails_ends_no_container(
+    libvirt_daemon: PrivateDaemon, deferred_container: NewContainer, new_mac: NewMac
+) -> None:
+    container = deferred_container(new_mac())
+    text = container.dom.XMLDesc().replace("urn:nicplug:domain:1.0", "urn:nicplug:domain:1.0' x='")
+    for operation in ("start", "reconnect", "stopped", ""):
+        ran = subprocess.run(
+            [sys.executable, "-m", "nicplug_xml.host.hook", container.name, operation, "begin", "-"],
+            input=text, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_a_reboot_takes_the_definition(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    container = deferred_container(mac)
+    attach_backend(container.dom, mac, bridge.backend(blue.name))
+    before = target(container.dom, mac)
+    reboot(container)
+    assert before not in devices()
+    (status,) = interfaces(container.dom)
+    assert (status.connection, status.carrier, status.backend) == (Connection.DEFERRED, False, None)
+    assert not container.carrier(mac)
+
+
+def test_user_aliases(
+    libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    """libvirt's LXC driver drops them; nicplug does not."""
+    mac, other, blue = new_mac(), new_mac(), libvirt_bridge()
+    container = libvirt_container(
+        nic(mac, children="<alias name='ua-lan'/>") + nic(other, children="<alias name='ua-wan'/>"),
+        define=define,
+    )
+    assert "ua-lan" not in container.dom.XMLDesc().split("</metadata>")[1]
+    assert attach_backend(container.dom, "ua-lan", bridge.backend(blue.name)).mac == mac
+    assert attach_backend(container.dom, "ua-lan", bridge.backend(blue.name), flags=CONFIG).alias == "ua-lan"
+    for shown in (xml_desc(container.dom), xml_desc(container.dom, libvirt.VIR_DOMAIN_XML_INACTIVE)):
+        assert [f"<alias name='ua-{name}'/>" in shown for name in ("lan", "wan")] == [True, True]
+    again = define(container.dom.connect(), xml_desc(container.dom, libvirt.VIR_DOMAIN_XML_INACTIVE))
+    assert [status.alias for status in interfaces(again, inactive=True)] == ["ua-lan", "ua-wan"]
+
+
+def test_isolated_ports(
+    deferred_container: NewContainer,
+    libvirt_bridge: BridgeFactory,
+    libvirt_peer: PeerFactory,
+    new_mac: NewMac,
+) -> None:
+    macs, blue = [new_mac(), new_mac()], libvirt_bridge()
+    there = libvirt_peer(blue, "192.0.2.9/24")
+    containers = [deferred_container(mac) for mac in macs]
+    isolated = f"<backend type='bridge'><source bridge='{blue}'/><port isolated='yes'/></backend>"
+    for number, (container, mac) in enumerate(zip(containers, macs, strict=True), 1):
+        container.set_address(mac, f"192.0.2.{number}/24")
+        attach_backend(container.dom, mac, isolated)
+        assert there.ping(f"192.0.2.{number}", count=5)
+    assert not containers[0].ping("192.0.2.2", count=2, timeout=1)
+    for container, mac in zip(containers, macs, strict=True):
+        update_device(container.dom, on_bridge(mac, blue))
+    assert containers[0].ping("192.0.2.2", count=10)
+
+
+def test_parked_containers_reach_nobody(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    libvirt_bridge("192.0.2.9/24")
+    macs = [new_mac(), new_mac()]
+    containers = [deferred_container(mac) for mac in macs]
+    for number, (container, mac) in enumerate(zip(containers, macs, strict=True), 1):
+        container.set_address(mac, f"192.0.2.{number}/24")
+    assert not containers[0].ping("192.0.2.2", timeout=1)
+    assert not containers[0].ping("192.0.2.9", timeout=1)
+    # Somebody gives them a carrier by hand.
+    for container, mac in zip(containers, macs, strict=True):
+        run("ip", "link", "set", target(container.dom, mac), "up")
+        container.wait_carrier(mac, up=True)
+    assert not containers[0].ping("192.0.2.2", timeout=1)
+
+
+@on_daemon
+def test_a_cable_between_a_guest_and_a_container(
+    libvirt_guest: GuestFactory,
+    deferred_container: NewContainer,
+    nic_xml: Callable[..., str],
+    new_mac: NewMac,
+) -> None:
+    here, there = new_mac(), new_mac()
+    guest = libvirt_guest(nic_xml(here), define=define)
+    container = deferred_container(there)
+    guest.set_address(here, "192.0.2.1/24")
+    container.set_address(there, "192.0.2.2/24")
+
+    attach_backend(container.dom, there, cable.backend(guest.name, here))
+    for end, mac in ((guest, here), (container, there)):
+        end.wait_carrier(mac, up=True)
+        (status,) = interfaces(end.dom)
+        assert status.connection is Connection.ATTACHED
+        assert status.backend is not None
+        assert status.backend.type == "cable"
+    assert guest.ping("192.0.2.2", count=5)
+    assert container.ping("192.0.2.1", count=5)
+
+    detach_backend(guest.dom, here)
+    for end, mac in ((guest, here), (container, there)):
+        end.wait_carrier(mac, up=False)
+    attach_backend(guest.dom, here, cable.backend(container.name, there))
+    assert guest.ping("192.0.2.2", count=10)
+    container.dom.destroy()
+    guest.wait_carrier(here, up=False, timeout=30)
+
+
+BACKENDS = {
+    "bridge": lambda blue, lower: bridge.backend(blue),
+    "direct": lambda blue, lower: direct.backend(lower),
+    "netdev": lambda blue, lower: netdev.backend(lower),
+}
+
+
+@pytest.mark.parametrize("present", [None, *BACKENDS])
+@pytest.mark.parametrize("wanted", [None, *BACKENDS])
+def test_a_failure_at_any_step_is_undone(
+    deferred_container: NewContainer,
+    libvirt_bridge: BridgeFactory,
+    lower: str,
+    new_mac: NewMac,
+    present: str | None,
+    wanted: str | None,
+) -> None:
+    """The steps before it are done for real; that this one fails cannot be had for real."""
+    mac = new_mac()
+    before, after = (libvirt_bridge().name for _ in range(2))
+    container = deferred_container(mac)
+    for backend in (bridge.backend(after), bridge.backend(before)):
+        # A bridge that had a port once has another state than one that had none.
+        attach_backend(container.dom, mac, backend)
+    detach_backend(container.dom, mac)
+    if present is not None:
+        attach_backend(container.dom, mac, BACKENDS[present](before, lower))
+    if present == wanted is None:
+        return
+    plan = (
+        plan_detach(container.dom, mac)
+        if wanted is None
+        else plan_attach(container.dom, mac, BACKENDS[wanted](after, lower))
+    )
+    container.wait_carrier(mac, up=present is not None)
+    state = everything(container.dom)
+    for number, step in enumerate(plan.steps):
+        failing = _Failing(step)
+        steps = (*plan.steps[:number], failing, *plan.steps[number + 1 :])
+        domain = Domain(container.dom)
+        with pytest.raises(OperationError, match="the disk is full"):
+            carry_out(type(plan)(plan.summary, plan.key, plan.scope, steps), domain)  # type: ignore[arg-type]
+        domain.close()
+        container.wait_carrier(mac, up=present is not None)
+        assert _steady(everything(container.dom)) == _steady(state), plan
+        if failing.tried and step is plan.steps[-1]:
+            break
+
+
+def _steady(state: list[str]) -> list[str]:
+    # What is made anew in an undo has another index, and another place in the order of devices.
+    return sorted(line for line in state if "ifindex" not in line and ".link_index" not in line)
+
+
+class _Failing:
+    """A step that fails, in the place of one that would not."""
+
+    def __init__(self, step: Step) -> None:
+        self.summary = step.summary
+        self.tried = False
+
+    def describe(self) -> str:
+        return self.summary
+
+    def apply(self, _host: object) -> None:
+        self.tried = True
+        raise OperationError("the disk is full")
+
+    def undo(self, _host: object) -> None:
+        pass
+
+
+def test_a_container_that_ends_leaves_nothing(
+    deferred_container: NewContainer, lower: str, new_mac: NewMac
+) -> None:
+    mac, second = new_mac(), new_mac()
+    before = set(devices())
+    container = deferred_container(mac, second)
+    attach_backend(container.dom, mac, direct.backend(lower))
+    attach_backend(container.dom, second, netdev.backend(f"{lower}1"))
+    container.dom.destroy()
+    wait_until(lambda: set(devices()) <= before | {"nicplug-parknet"})
+    wait_until(lambda: "clsact" not in run("tc", "qdisc"))
+    wait_until(lambda: "PROMISC" not in run("ip", "link", "show", f"{lower}1"))
+
+
+def test_other_hosts_are_refused_before_anything_is_touched(
+    libvirt_daemon: PrivateDaemon,
+    deferred_container: NewContainer,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    """The client is in another network namespace than libvirtd: the container's device is not there."""
+    mac, blue = new_mac(), libvirt_bridge()
+    container = deferred_container(mac)
+    before = everything(container.dom)
+    client = (
+        "import libvirt, nicplug_xml\n"
+        f"dom = libvirt.open({libvirt_daemon.container_uri!r}).lookupByName({container.name!r})\n"
+        "print(nicplug_xml.interfaces(dom)[0].connection.value)\n"
+        "try:\n"
+        f"    nicplug_xml.attach_backend(dom, {mac!r}, nicplug_xml.Backend('bridge',"
+        f" (\"<source bridge='{blue}'/>\",)))\n"
+        "except nicplug_xml.UnsupportedError as error:\n"
+        "    print(error)\n"
+    )
+    away = new_network()
+    # /sys shows the network namespace that it was mounted in.
+    mounted = ["unshare", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys; exec "$@"', "sh"]
+    said = run_in_network(away, [*mounted, sys.executable, "-c", client])
+    assert said.startswith("deferred\n")
+    assert "is no device of this host" in said
+    assert everything(container.dom) == before
+
+
+def test_planes_are_for_their_own_hypervisor(
+    libvirt_containers: libvirt.virConnect, new_mac: NewMac, tmp_path: Path
+) -> None:
+    from nicplug_xml.testing.container import container_xml
+
+    for plane in ("tap", "hub"):
+        with pytest.raises(UnsupportedError, match=f"plane '{plane}' is for guests of QEMU's"):
+            define(libvirt_containers, container_xml("x", nic(new_mac()), workdir=tmp_path), plane=plane)
+    assert libvirt_containers.listAllDomains() == []
+
+
+def test_the_other_end_of_a_pair(lower: str) -> None:
+    link = json.loads(run("ip", "-json", "link", "show", f"{lower}1"))[0]
+    assert peer.address(lower) == link["address"]
+    assert peer.address("lo") == ""
+    assert peer.address("np-none") == ""
+
+
+def test_networks_keep_their_isolation_over_a_restart(
+    libvirt_daemon: PrivateDaemon,
+    libvirt_containers: libvirt.virConnect,
+    deferred_container: NewContainer,
+    new_mac: NewMac,
+) -> None:
+    mac = new_mac()
+    libvirt_containers.networkCreateXML(
+        "<network><name>npiso</name><bridge name='npisolated' stp='off' delay='0'/>"
+        "<port isolated='yes'/></network>"
+    )
+    try:
+        container = deferred_container(mac)
+        status = attach_backend(container.dom, mac, network.backend("npiso"))
+        assert (master(status.target), is_isolated(status.target)) == ("npisolated", True)
+        set_link(container.dom, mac, up=False)
+        libvirt_daemon.restart()
+        container.dom = libvirt_daemon.connect_containers().lookupByName(container.name)
+        assert (master(status.target), is_isolated(status.target)) == ("npisolated", True)
+        (after,) = interfaces(container.dom)
+        assert (after.connection, after.link, after.carrier) == (Connection.ATTACHED, "down", False)
+        assert isinstance(after.backend, Backend)
+    finally:
+        libvirt_daemon.connect().networkLookupByName("npiso").destroy()

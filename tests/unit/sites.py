@@ -1,0 +1,51 @@
+"""What is true of domains that exist in a document only, for the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from nicplug_xml.errors import NotFoundError
+from nicplug_xml.facts import Facts
+from nicplug_xml.model import Scope
+from nicplug_xml.planner import Site
+from nicplug_xml.rewrite import to_stock
+from nicplug_xml.stock import parse_domain
+from nicplug_xml.view import View, view
+
+NETWORK = "<network><name>n</name><forward mode='nat'/><bridge name='virbr0'/></network>"
+POOL = "<network><name>pool</name><forward mode='passthrough' dev='eth0'/></network>"
+OTHER_END = "<interface connection='deferred'><mac address='{}'/><target dev='vnet1'/></interface>"
+
+
+@dataclass(frozen=True)
+class Around:
+    """A `nicplug_xml.planner.Surroundings` with one network, ``n`` or ``default``, and a pool of macvtaps."""
+
+    kind: str = "network"
+
+    def parking(self) -> str:
+        return self.kind
+
+    def other_end(self, domain: str, interface: str) -> Site:
+        stock = to_stock(
+            f"<domain><name>{domain}</name><devices>{OTHER_END.format(interface)}</devices></domain>"
+        )
+        now = seen(stock)
+        return Site(domain, Scope.LIVE, now.interfaces[0], now, self)
+
+    def network(self, name: str) -> str:
+        networks = {"n": NETWORK, "default": NETWORK, "pool": POOL}
+        if name not in networks:
+            raise NotFoundError(f"there is no network '{name}'")
+        return networks[name]
+
+
+def seen(stock: str, netdevs: Collection[str] | None = None, **joints: object) -> View:
+    """Return what is true of a stock domain, given its QEMU's netdevs and what its taps are joined to."""
+    return view(parse_domain(stock).root, Facts(netdevs, joints))  # type: ignore[arg-type]
+
+
+def site_of(now: View, scope: Scope = Scope.LIVE, parking: str = "network") -> Site:
+    """Return the first interface of a domain ``vm1``."""
+    return Site("vm1", scope, now.interfaces[0], now, Around(parking))
