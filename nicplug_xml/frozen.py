@@ -29,14 +29,17 @@ class Frozen:
         cls._required += sum(name not in cls.__dict__ for name in own)
 
     def __init__(self, *values: object, **named: object) -> None:
-        names, fields, count = tuple(self._fields), self.__dict__, len(values)
+        fields, count = self.__dict__, len(values)
         fields.update(self._fields)
-        fields.update(zip(names, values, strict=False))
-        fields.update(named)
-        missing = count < self._required and not named.keys() >= set(names[count : self._required])
-        twice = named and not named.keys().isdisjoint(names[:count])
-        if missing or twice or count > len(names) or len(fields) > len(names):
-            raise TypeError(f"{type(self).__name__} takes {names}, not {values} and {named}")
+        fields.update(zip(self._fields, values, strict=False))
+        wrong = count < self._required
+        if named:
+            fields.update(named)
+            names = tuple(self._fields)
+            missing, twice = set(names[count : self._required]) - named.keys(), named.keys() & names[:count]
+            wrong = bool(missing or twice)
+        if wrong or count > len(self._fields) or len(fields) > len(self._fields):
+            raise TypeError(f"{type(self).__name__} takes {tuple(self._fields)}, not {values} and {named}")
 
     def __setattr__(self, name: str, _value: object) -> None:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
@@ -57,7 +60,12 @@ class Frozen:
 
 def replace(item: _T, **changes: object) -> _T:
     """Return a copy of `item` with other values in some of its fields, as ``dataclasses.replace`` does."""
-    return type(item)(**{name: item.__dict__[name] for name in item._fields} | changes)
+    if not changes.keys() <= item._fields.keys():
+        raise TypeError(f"{type(item).__name__} has {tuple(item._fields)}, not {tuple(changes)}")
+    copy = object.__new__(type(item))
+    present = item.__dict__
+    copy.__dict__.update({name: present[name] for name in item._fields}, **changes)
+    return copy
 
 
 def _values(item: object) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import netlink, sysfs
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.planes import hub, tap
@@ -102,6 +102,12 @@ def find_beside(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
     raise NotFoundError(f"there is no domain '{name}'", hint="'nicplug list' shows what there is")
 
 
+def remote_host(conn: libvirt.virConnect) -> str:
+    """Return the host that a connection's URI names, or an empty string where it is this one's."""
+    with translated():
+        return str(conn.getURI()).partition("://")[2].partition("/")[0]
+
+
 def parking_kind(conn: libvirt.virConnect) -> str:
     """Return which parking place plane tap has on this connection: ``network`` or ``bridge``."""
     import libvirt
@@ -122,6 +128,11 @@ def ensure_parking(conn: libvirt.virConnect) -> None:
     """
     if parking_kind(conn) == "network":
         _ensure_network(conn)
+    elif host := remote_host(conn):
+        raise UnsupportedError(
+            f"libvirt on {host} has no networks, and a bridge to park in is to be made there",
+            hint="run nicplug there",
+        )
     elif not sysfs.is_bridge(tap.PARKING_BRIDGE):
         netlink.add_bridge(tap.PARKING_BRIDGE)
 

@@ -20,20 +20,29 @@ class Descriptors:
         self._monitor = monitor
         self._open: dict[str, int] = {}
 
+    def require_passing(self) -> None:
+        """Check that descriptors can be handed to QEMU from here.
+
+        :raises UnsupportedError: they cannot.
+        """
+
     def open_tap(self, name: str, bridge: str, mac: str, isolated: bool) -> None:
         """Make a tap that is a port of a bridge; see `nicplug_xml.host.tap.open_tap`."""
+        self.require_passing()
         from nicplug_xml.host.tap import open_tap
 
         self._open[name] = open_tap(bridge, mac, isolated)
 
     def open_macvtap(self, name: str, device: str, mode: str, mac: str) -> None:
         """Make a macvtap; see `nicplug_xml.host.tap.open_macvtap`."""
+        self.require_passing()
         from nicplug_xml.host.tap import open_macvtap
 
         self._open[name] = open_macvtap(device, mode, mac)
 
     def start_passt(self, name: str, options: Sequence[str]) -> None:
         """Start passt; see `nicplug_xml.host.passt.start_passt`."""
+        self.require_passing()
         from nicplug_xml.host.passt import start_passt
 
         self._open[name] = start_passt(options)
@@ -43,6 +52,7 @@ class Descriptors:
 
         :raises OperationError: nobody answers there.
         """
+        self.require_passing()
         import socket
 
         try:
@@ -71,6 +81,7 @@ class Descriptors:
 
     def use_descriptor(self, name: str, fd: int) -> None:
         """Keep a copy of a descriptor."""
+        self.require_passing()
         self._open[name] = os.dup(fd)
 
     def send_descriptor(self, name: str) -> None:

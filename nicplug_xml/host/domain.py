@@ -11,7 +11,7 @@ from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.host import sysfs
-from nicplug_xml.host.connection import ensure_parking, find_beside, require_network
+from nicplug_xml.host.connection import ensure_parking, find_beside, remote_host, require_network
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, silence
@@ -78,6 +78,20 @@ class Domain(Descriptors, Kernel):
         root = read_domain(self.xml(scope))
         return view(root, self.facts(root) if scope is Scope.LIVE else NOT_ASKED)
 
+    def require_passing(self) -> None:
+        if host := remote_host(self.dom.connect()):
+            raise UnsupportedError(
+                f"a descriptor is to be handed to QEMU, which is on {host}", hint="run nicplug there"
+            )
+
+    def require_here(self, device: str, mac: str) -> None:
+        if host := remote_host(self.dom.connect()):
+            raise UnsupportedError(
+                f"this takes the kernel of {host}, which the NIC is on",
+                hint="run nicplug there; a bridge or network, which libvirt itself joins, works from here",
+            )
+        super().require_here(device, mac)
+
     def facts(self, root: Element) -> Facts:
         """Ask QEMU and the kernel for what is so below the running domain's XML.
 
@@ -87,7 +101,8 @@ class Domain(Descriptors, Kernel):
         joints, carriers = {}, {}
         for interface in interfaces_of(root):
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
-            if entry is None or not is_host_device(device, (interface.get("mac", "address") or "").lower()):
+            mac = (interface.get("mac", "address") or "").lower()
+            if entry is None or not is_host_device(device, mac) or remote_host(self.dom.connect()):
                 continue
             joints[device] = joint_of(device)
             if entry.plane == veth.NAME:

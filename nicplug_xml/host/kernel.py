@@ -97,7 +97,8 @@ class Kernel:
             joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
             if joint.kind == "port":
                 joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
-            if joint.kind == "device" and not sysfs.flags(joint.device) & _PROMISC:
+            # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
+            if joint.kind == "device" and not ipr.get_links(other)[0]["flags"] & _PROMISC:
                 # The guest's MAC is not the device's.
                 joint = joint._replace(place="promisc")
                 ipr.link("set", index=other, flags=_PROMISC, change=_PROMISC)
@@ -117,6 +118,7 @@ class Kernel:
                     ipr.link("set", index=nic, ifalias=before)
                     self.release(joint)
                 raise
+        self._leave(before, joint)
 
     def owned(self, joint: Joint) -> Joint:
         """Return a joint with what is noted of the NIC's own domain; nothing where that is not known."""
@@ -188,6 +190,16 @@ class Kernel:
                 with suppress(Exception):
                     ipr.link("set", index=nic, master=index_of(before) if before else 0, ifalias=alias)
                 raise
+        self._leave(alias, joint)
+
+    def _leave(self, alias: str, joint: Joint) -> None:
+        """Let go of a device that is not ours, as soon as the NIC is joined to another one.
+
+        :param alias: the alias that the NIC's device had: only there it stands how the other one was found.
+        """
+        before = joints.parse(alias)
+        if before is not None and before.kind == "device" and before.device != joint.device:
+            self.release(before)
 
     def close(self) -> None:
         """End the netlink session."""

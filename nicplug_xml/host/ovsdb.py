@@ -48,28 +48,6 @@ def socket_path(directory: str = "") -> str:
     return os.path.join(directory or os.environ.get("OVS_RUNDIR") or "/var/run/openvswitch", "db.sock")
 
 
-def is_bridge(name: str) -> bool:
-    """Whether Open vSwitch has a bridge of that name.
-
-    :raises OperationError: Open vSwitch does not run, or refuses.
-    """
-    with _database() as database:
-        return bool(database.select("Bridge", ("name",), name=name))
-
-
-def bridge_of(device: str) -> str:
-    """Return the bridge that has a port of that name, or an empty string.
-
-    :raises OperationError: Open vSwitch does not run, or refuses.
-    """
-    with _database() as database:
-        for port in database.select("Port", ("_uuid",), name=device):
-            found = database.transact(_select("Bridge", ("name",), ["ports", "includes", port["_uuid"]]))
-            for bridge in found[0]["rows"]:
-                return str(bridge["name"])
-    return ""
-
-
 def add_port(device: str, port: OvsPort, *, mac: str, domain: str, mtu: int | None = None) -> None:
     """Make a network device that is a port of an Open vSwitch bridge, and wait until it is there.
 
