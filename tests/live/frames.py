@@ -5,16 +5,19 @@ Authority: packet(7); the kernel takes a tag out of a frame and tells it beside 
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 _ALL = 0x0003
 _EXPERIMENT = b"\x88\xb5"
 _SOL_PACKET = 263
 _AUXDATA = 8
 _VLAN_VALID = 0x10
+_CLONE_NEWNET = 0x40000000
 
 _numbers = itertools.count(1)
 
@@ -22,12 +25,13 @@ _numbers = itertools.count(1)
 class Wire:
     """A network device whose frames are sent and read by a socket of ours.
 
-    :param device: its name, in the network namespace that this thread is in.
+    :param device: its name.
+    :param network: a descriptor of the network namespace that it is in; None for this thread's.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, network: int | None = None) -> None:
         self.device = device
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
+        self._socket = _socket() if network is None else _socket_in(network)
         self._socket.setsockopt(_SOL_PACKET, _AUXDATA, 1)
         self._socket.bind((device, _ALL))
 
@@ -35,12 +39,16 @@ class Wire:
         """Stop reading."""
         self._socket.close()
 
-    def send(self, vlan: int | None = None) -> bytes:
-        """Send a broadcast with a tag, or without one; return what is in it, which no other frame has."""
+    def send(self, vlan: int | None = None, to: str = "ff" * 6, kind: bytes = _EXPERIMENT) -> bytes:
+        """Send a frame with a tag, or without one; return what is in it, which no other frame has.
+
+        :param to: its destination, in hexadecimal.
+        :param kind: its EtherType, and what else begins what is in it.
+        """
         content = f"nicplug frame {next(_numbers)}".encode().ljust(46, b".")
         tag = b"" if vlan is None else struct.pack("!HH", 0x8100, vlan)
         sender = bytes.fromhex("5254000000f0")
-        self._socket.send(b"\xff" * 6 + sender + tag + _EXPERIMENT + content)
+        self._socket.send(bytes.fromhex(to) + sender + tag + kind + content)
         return content
 
     def arrived(self, content: bytes, timeout: float) -> int | None:
@@ -60,6 +68,22 @@ class Wire:
             if content in frame and address[2] != socket.PACKET_OUTGOING:
                 return _vlan(frame, beside)
         return None
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
+
+
+def _socket_in(network: int) -> socket.socket:
+    """Make a socket in another network namespace: it stays there, and the thread that has gone there ends."""
+
+    def make() -> socket.socket:
+        if ctypes.CDLL(None, use_errno=True).setns(network, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        return _socket()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
 
 
 def _vlan(frame: bytes, beside: list[tuple[int, int, bytes]]) -> int:
