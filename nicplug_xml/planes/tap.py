@@ -77,9 +77,13 @@ def shows(backend: Backend, endpoint: Endpoint | None = None) -> bool:
     """
     if endpoint is not None:
         return type(endpoint) not in JOINED
-    virtualport = backend.child("virtualport")
-    is_ovs = virtualport is not None and virtualport.attributes.get("type") == "openvswitch"
-    return backend.type in ("bridge", "network") and not is_ovs
+    return backend.type in ("bridge", "network") and not _is_ovs(backend)
+
+
+def _is_ovs(backend: Backend) -> bool:
+    # Only what may be so is parsed.
+    virtualport = backend.child("virtualport") if "openvswitch" in "".join(backend.children) else None
+    return virtualport is not None and virtualport.attributes.get("type") == "openvswitch"
 
 
 def provision(_document: Document, _keys: Sequence[str]) -> None:

@@ -88,9 +88,7 @@ def test_another_layout_is_read_as_a_whole(old: str, new: str) -> None:
     assert found(read_domain(xml)) == found(parse_domain(xml).root)
 
 
-@pytest.mark.parametrize(
-    "damage", ["'52:54:00:00:00:01'", "</domain>", "</nicplug:interfaces>"]
-)
+@pytest.mark.parametrize("damage", ["'52:54:00:00:00:01'", "</domain>", "</nicplug:interfaces>"])
 def test_what_is_malformed_is_refused(damage: str) -> None:
     xml = DOMAIN.format(metadata=f"\n  <metadata>{OURS}</metadata>")
     with pytest.raises(SchemaError):
