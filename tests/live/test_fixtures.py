@@ -186,15 +186,16 @@ NETWORK = '''<network><name>np</name><bridge name='npvirbr'/>
 <ip address='198.51.100.1' netmask='255.255.255.0'>
 <dhcp><range start='198.51.100.9' end='198.51.100.9'/></dhcp></ip></network>'''
 
-def test(libvirt_guest, libvirt_bridge, libvirt_peer, libvirt_daemon):
+def test(libvirt_guest, libvirt_container, libvirt_bridge, libvirt_peer, libvirt_daemon):
     conn = libvirt_daemon.connect()
     if not conn.listAllNetworks():
         conn.networkCreateXML(NETWORK)
     bridge = libvirt_bridge("192.0.2.1/24")
     libvirt_peer(bridge, "192.0.2.2/24")
     libvirt_guest(NIC.format(bridge))
+    libvirt_container(NIC.format(bridge))
     running = subprocess.run(["ps", "-eo", "comm"], capture_output=True, text=True).stdout
-    assert {"qemu-system-x86", "libvirtd", "dnsmasq"} <= set(running.split())
+    assert {"qemu-system-x86", "libvirt_lxc", "libvirtd", "dnsmasq"} <= set(running.split())
     END
 """
 
@@ -208,7 +209,10 @@ mount --rbind "$1" /tmp || exit 99
 state() {
     ip -o link | sed 's/ state .*//'
     sed 's/ .*//' /proc/mounts | sort | uniq -c
-    ps -eo stat=,comm= | grep -v -e ^Z -e 'ps$' -e 'grep$'
+    # Not in one pipeline, whose other half may be seen before it is what it is to be.
+    running=$(ps -eo stat=,comm=)
+    # Who runs at the moment and who sleeps is no matter.
+    echo "$running" | sed -e /^Z/d -e 's/^[^ ]* *//' | grep -v -e 'ps$' -e 'grep$'
     ls /tmp
 }
 state >/tmp/before

@@ -55,7 +55,7 @@ def test_refused_attachments_change_nothing(
         ),
         (NotFoundError, "has no interface 'vnet99'; it has ", "vnet99", bridge.backend(blue.name)),
         (UnsupportedError, "not provisioned as pluggable; add connection=", stock, bridge.backend(blue.name)),
-        (UnsupportedError, "cannot plug .* into type='user'; it can: bridge, network", mac, Backend("user")),
+        (UnsupportedError, "cannot plug .* into type='user'; it can: bridge, cable", mac, Backend("user")),
         (Exception, "network", mac, network.backend("nope")),
     ]
     for state in (r"deferred \(unplugged\)", f"attached to bridge {blue}"):
