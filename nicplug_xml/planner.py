@@ -6,7 +6,7 @@ from typing import Protocol
 
 from nicplug_xml import backends
 from nicplug_xml.backends import cable
-from nicplug_xml.endpoints import CableTo, Descriptor, Endpoint
+from nicplug_xml.endpoints import CableTo, Descriptor, Endpoint, MacvtapOn
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.joints import Joint
@@ -286,7 +286,15 @@ class Site(Frozen):
         """Return what a backend looks like from the host, when the domain runs."""
         named = backend.type == "network" and self.scope is Scope.LIVE
         network = self.surroundings.network(backend.source.get("network", "")) if named else ""
-        return backends.endpoint(backend, network)
+        endpoint = backends.endpoint(backend, network)
+        trusts = self.nic.element.attributes.get("trustGuestRxFilters") == "yes"
+        if trusts and isinstance(endpoint, MacvtapOn) and endpoint.mode != "passthru":
+            raise UnsupportedError(
+                f"{self.name} has trustGuestRxFilters='yes', and in mode {endpoint.mode} frames to other"
+                " MACs than its own would not reach it",
+                hint="use mode passthrough, or leave trustGuestRxFilters out",
+            )
+        return endpoint
 
     def _wanted(self, given: Backend | None, whole: bool = False) -> Backend:
         present = self.nic.backend

@@ -19,7 +19,7 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import replace
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, UNTRUTHFUL_MODELS, Backend, Connection
-from nicplug_xml.planes import PLANES, Plane, choose, hub, tap
+from nicplug_xml.planes import PLANES, Plane, choose, hub, tap, veth
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain, put_children, put_link, swapped
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
@@ -235,11 +235,6 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
                 f"{path}: plane '{plane.NAME}' cannot carry out <{child.name}>",
                 hint="leave it out, or use plane tap",
             )
-    if plane.NAME == hub.NAME and element.attributes.get("trustGuestRxFilters") == "yes":
-        raise SchemaError(
-            f"{path}: plane '{plane.NAME}' cannot keep a macvtap in step with the guest's receive filters",
-            hint="leave trustGuestRxFilters out",
-        )
     if plane.NAME == hub.NAME and (element.get("driver", "queues") or "1") != "1":
         raise SchemaError(
             f"{path}: plane '{plane.NAME}' has one queue for a NIC", hint="leave queues out, or use plane tap"
@@ -259,7 +254,10 @@ def _extend(document: Document, interface: Element, entry: Entry, facts: Facts) 
     if plane is not None:
         connection, shown = plane.look(interface, entry, facts)
     if plane is not None and not shown:
-        intended = entry.backend or Backend(None)
+        backend = entry.backend
+        if plane.DRIVER == "lxc" and connection is Connection.ATTACHED:
+            backend = veth.present(interface, backend, facts)
+        intended = backend or Backend(None)
         for child in swapped(interface, plane.KEPT):
             document.remove(child)
         document.set_attribute(interface, "type", intended.type)

@@ -11,19 +11,22 @@ import fcntl
 import os
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.host.kernel import silence
 from nicplug_xml.host.netlink import index_of, netlink
+from nicplug_xml.host.threads import in_thread
 
 _TUNSETIFF = 0x400454CA
 _TUNGETIFF = 0x800454D2
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_MULTI_QUEUE = 0x0100
+
+#: Flags of a device (netdevice(7)).
+_UP, _ALLMULTI = 0x1, 0x200
+
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWNS = 0x00020000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
@@ -32,8 +35,6 @@ _MS_REC_PRIVATE = 0x4000 | 0x40000
 #: closed: a namespace goes some time after its last descriptor.
 _IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 _LINGERING = 0.5
-
-T = TypeVar("T")
 
 
 def open_tap(bridge: str, mac: str, isolated: bool) -> int:
@@ -85,7 +86,7 @@ def open_macvtap(device: str, mode: str, mac: str) -> int:
     deadline = time.monotonic() + _LINGERING
     while True:
         try:
-            return _in_thread(lambda: _open_macvtap(device, mode, mac))
+            return in_thread(lambda: _open_macvtap(device, mode, mac))
         except OperationError as error:
             in_the_way = getattr(error.__cause__, "code", None) in _IN_THE_WAY
             if not in_the_way or time.monotonic() > deadline:
@@ -158,8 +159,12 @@ def _open_macvtap(device: str, mode: str, mac: str) -> int:
                     net_ns_fd=away,
                 )
             _call("setns", away, _CLONE_NEWNET)
+            silence(name)
+            # The guest may be in any multicast group. In mode passthru all passes, and the kernel would not
+            # take the flag back from below.
+            up = _UP if mode == "passthru" else _UP | _ALLMULTI
             with netlink() as ipr:
-                ipr.link("set", index=index_of(name), state="up")
+                ipr.link("set", index=index_of(name), flags=up, change=up)
         finally:
             os.close(away)
         return _open_node(name)
@@ -179,25 +184,6 @@ def _open_node(name: str) -> int:
         major, minor = map(int, dev.read().split(":"))
     os.mknod("/mnt/macvtap", 0o020600, os.makedev(major, minor))
     return os.open("/mnt/macvtap", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-
-
-def _in_thread(work: Callable[[], T]) -> T:
-    """Do work in a thread of its own, whose namespaces end with it."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # it is raised again where it is waited for
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def _call(name: str, *arguments: int) -> None:

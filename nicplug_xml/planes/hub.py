@@ -135,6 +135,8 @@ def attach(
 ) -> tuple[list[Step], list[Step]]:
     """Plan to join a NIC to an endpoint; what it was joined to leaves the hub first, and QEMU last.
 
+    In between, a sink takes what the guest sends.
+
     Only a macvtap goes before the next one on the same device is made: the kernel has neither two of one MAC
     there, nor any beside one in passthrough mode.
     """
@@ -153,11 +155,13 @@ def attach(
         # Never both at once: the hub would bridge the old network and the new one.
         port, netdev = _port(nic.key, old, hubid), _netdev(nic.key, old)
         part = Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
+        sink = _sink(nic.key, hubid, netdevs)
+        dispose.append(Monitor("take the sink away", "netdev_del", {"id": _sink_id(nic.key)}))
         again = _open_again(netdev, held, endpoint)
         if again:
-            steps = [part, LetGoFirst(_netdev_del(netdev), tuple(again)), *steps]
+            steps = [*sink, part, LetGoFirst(_netdev_del(netdev), tuple(again)), *steps]
         else:
-            steps.append(part)
+            steps += [*sink, part]
             dispose.append(_netdev_del(netdev))
     port = _port(nic.key, new, hubid)
     steps.append(Monitor("join the NIC's hub", "netdev_add", port, ("netdev_del", {"id": port["id"]})))
@@ -175,8 +179,24 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
         port = _port(nic.key, old, _hubid(held.domain, nic.key))
         steps.append(Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
     # More than one are there after a move that was interrupted.
-    left = [_netdev(nic.key, number) for number in (0, 1) if _netdev(nic.key, number) in netdevs]
-    return steps, [_netdev_del(netdev) for netdev in left]
+    names = (_sink_id(nic.key), _netdev(nic.key, 0), _netdev(nic.key, 1))
+    return steps, [_netdev_del(name) for name in names if name in netdevs]
+
+
+def _sink(key: str, hubid: int, netdevs: Collection[str]) -> list[Step]:
+    """Plan to have a port in the hub that takes all frames, and has nobody to give them to.
+
+    A hub takes a frame of the guest's when another port does. One that comes while there is none is queued,
+    and a port that is added later is not asked for it: the guest would send nothing any more.
+    """
+    port: dict[str, object] = {"type": "hubport", "id": _sink_id(key), "hubid": hubid}
+    if port["id"] in netdevs:
+        return []
+    return [Monitor("put a sink into the NIC's hub", "netdev_add", port, ("netdev_del", {"id": port["id"]}))]
+
+
+def _sink_id(key: str) -> str:
+    return f"{_hubport(key)}.sink"
 
 
 def _open_again(netdev: str, held: Held, endpoint: Endpoint) -> list[Step]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 
 from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.host.threads import in_thread
 from nicplug_xml.testing.commands import run
 
 _CLONE_NEWNS = 0x00020000
@@ -68,24 +68,14 @@ def new_network() -> int:
     :returns: a descriptor of it; the namespace and all that is in it goes when the last one is closed.
     :raises UnsupportedError: this process may not make namespaces.
     """
-    made: list[int] = []
-    failed: list[UnsupportedError] = []
 
-    # Namespaces belong to threads: this one is left behind in the new namespace and ends.
-    def make() -> None:
-        try:
-            _unshare(_CLONE_NEWNET)
-            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        except UnsupportedError as error:
-            failed.append(error)
+    def make() -> int:
+        _unshare(_CLONE_NEWNET)
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    run_in_network(made[0], ["ip", "link", "set", "lo", "up"])
-    return made[0]
+    network = in_thread(make)
+    run_in_network(network, ["ip", "link", "set", "lo", "up"])
+    return network
 
 
 def run_in_network(network: int, argv: list[str], *, timeout: float = 30) -> str:

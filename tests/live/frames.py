@@ -10,7 +10,8 @@ import itertools
 import socket
 import struct
 import time
-from concurrent.futures import ThreadPoolExecutor
+
+from nicplug_xml.host.threads import in_thread
 
 _ALL = 0x0003
 _EXPERIMENT = b"\x88\xb5"
@@ -82,8 +83,7 @@ def _socket_in(network: int) -> socket.socket:
             raise OSError(ctypes.get_errno(), "setns")
         return _socket()
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(make).result()
+    return in_thread(make)
 
 
 def _vlan(frame: bytes, beside: list[tuple[int, int, bytes]]) -> int:

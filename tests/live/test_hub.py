@@ -21,12 +21,22 @@ import libvirt
 import libvirt_qemu
 import pytest
 
-from nicplug_xml import Connection, NicplugError, attach_backend, define, detach_backend, interfaces
+from nicplug_xml import (
+    Connection,
+    NicplugError,
+    attach_backend,
+    define,
+    detach_backend,
+    interfaces,
+    plan_attach,
+)
+from nicplug_xml.operations import carry_out_plan
 from tests.live import far_end
 from tests.live.conftest import everything, run
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
+    from nicplug_xml.steps import Step
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, PeerFactory
@@ -526,6 +536,61 @@ def test_libvirtd_may_restart(
     assert reaches(guest, "192.0.2.1")
 
 
+def test_a_macvtap_comes_back_when_its_successor_fails(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, tmp_path: Path
+) -> None:
+    mac, green = new_mac(), libvirt_bridge("198.51.100.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    with veth("nplow", green.name) as lower, macvtap_on(lower, new_mac(), tmp_path), talking(guest):
+        attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='bridge'"))
+        before = held(guest)
+        # Somebody else's macvtap is on the device: nobody can have it to himself.
+        with pytest.raises(
+            NicplugError, match=r"the kernel refuses.*attached to direct nplow \(bridge\) now"
+        ):
+            attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='passthrough'"))
+        assert held(guest) == before
+        assert guest.carrier(mac)
+        assert reaches(guest, "198.51.100.1")
+        detach_backend(guest.dom, mac)
+
+
+def test_what_a_guest_sends_while_it_is_moved_blocks_nothing(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge("198.51.100.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    guest.set_address(mac, "198.51.100.2/24")
+    attach_backend(guest.dom, mac, backend("bridge", f"bridge='{blue}'"))
+    with talking(guest):
+        for bridge in (green, blue, green):
+            # An announcement would make QEMU send what is queued, and hide it.
+            plan = plan_attach(guest.dom, mac, backend("bridge", f"bridge='{bridge}'"), announce=False)
+            carry_out_plan(
+                guest.dom, plan, lambda step, _: time.sleep(0.3) if "part" in step.summary else None
+            )
+            assert reaches(guest, str(bridge.address).partition("/")[0])
+    detach_backend(guest.dom, mac)
+
+
+def dawdle(step: Step, _seconds: float) -> None:
+    """Leave a NIC for a while without what it was plugged into."""
+    if step.summary.startswith("part"):
+        time.sleep(0.3)
+
+
+@contextmanager
+def talking(guest: Guest) -> Iterator[None]:
+    """Have a guest send something all the time, whether it is plugged in or not."""
+    guest.run(
+        "touch /run/talking; (while [ -e /run/talking ]; do arping -q -c 1 -w 1 -I eth0 192.0.2.77; done &)"
+    )
+    yield
+    guest.run("rm /run/talking")
+
+
 @daemon_only
 def test_a_network_that_is_a_pool_of_devices(
     libvirt_connection: libvirt.virConnect,
@@ -546,6 +611,13 @@ def test_a_network_that_is_a_pool_of_devices(
             assert status.backend is not None
             assert status.backend.source == {"network": "pool"}
             assert reaches(guest, "198.51.100.1")
+            # The kernel has no two macvtaps of one MAC on a device, and one of them is the pool's.
+            pool = backend("network", "network='pool'")
+            for mode in ("private", "passthrough"):
+                attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='{mode}'"))
+                assert reaches(guest, "198.51.100.1")
+                attach_backend(guest.dom, mac, pool)
+                assert reaches(guest, "198.51.100.1")
             detach_backend(guest.dom, mac)
             assert_free(lower)
         finally:

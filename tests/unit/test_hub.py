@@ -77,9 +77,17 @@ def test_what_would_lie_to_its_guest_is_refused() -> None:
     for plane in ("tap", "hub"):
         with pytest.raises(SchemaError, match="model 'e1000e' does not tell its guest"):
             to_stock(domain(nic.replace(" type='user'", "")), plane=plane)
-    trusting = NIC.format("deferred", 1, "").replace("type='user'", "type='direct' trustGuestRxFilters='yes'")
-    with pytest.raises(SchemaError, match="receive filters"):
-        to_stock(domain(trusting), plane="hub")
+
+
+@pytest.mark.parametrize("plane", ["tap", "hub"])
+def test_other_macs_of_a_guest_take_mode_passthrough(plane: str) -> None:
+    nic = NIC.format("deferred", 1, "<alias name='ua-a'/>").replace(
+        "type='user'", "trustGuestRxFilters='yes'"
+    )
+    one = site_of(seen(to_stock(domain(nic), plane=plane), ()))
+    with pytest.raises(UnsupportedError, match="in mode bridge frames to other MACs"):
+        one.attach(direct.backend("eth1", "bridge"))
+    assert one.attach(direct.backend("eth1", "passthrough")).steps
 
 
 def test_qemu_is_believed_before_the_record() -> None:
