@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from nicplug_xml.errors import SchemaError
 
 if TYPE_CHECKING:
-    from lxml.etree import RelaxNG, _Element
+    from lxml.etree import RelaxNG, _Element, _ElementTree
+
+    from nicplug_xml._schema_patterns import Builder, Pattern
 
 Kind = Literal["domain", "interface", "backend"]
 OVERRIDE = "NICPLUG_LIBVIRT_SCHEMAS"
@@ -34,14 +36,31 @@ class Complaint(NamedTuple):
 class Grammar:
     """A compiled schema that several threads may use."""
 
-    def __init__(self, relaxng: RelaxNG) -> None:
+    def __init__(self, relaxng: RelaxNG, tree: _ElementTree) -> None:
         self._relaxng = relaxng
+        self._tree = tree
         # lxml keeps one error log a schema and validates without the interpreter's lock.
         self._lock = Lock()
 
     def accepts(self, node: _Element) -> bool:
         """Tell whether the node, taken as a document, is valid."""
-        return not self.complaints(node)
+        with self._lock:
+            return bool(self._relaxng.validate(node))
+
+    @property
+    def pattern(self) -> Pattern:
+        """What the schema says, for who wants to know what would be valid."""
+        return self._patterns.start()
+
+    def part(self, name: str) -> Pattern:
+        """Return what the schema says of one of the things that it defines."""
+        return self._patterns.define(name)
+
+    @cached_property
+    def _patterns(self) -> Builder:
+        from nicplug_xml._schema_patterns import Builder
+
+        return Builder(self._tree)
 
     def complaints(self, node: _Element) -> list[Complaint]:
         """Return what libxml2 has against the node, taken as a document; nothing when it is valid."""
@@ -111,7 +130,7 @@ def _compiled(kind: Kind, directory: Path | None) -> Grammar:
             if href.startswith(_AS_WRITTEN):
                 include.set("href", (directory / href.removeprefix(_AS_WRITTEN)).as_uri())
     try:
-        return Grammar(etree.RelaxNG(tree))
+        return Grammar(etree.RelaxNG(tree), tree)
     except etree.RelaxNGParseError as error:
         what = f"in {directory} cannot be used ({error})" if directory else "were not found"
         raise SchemaError(f"libvirt's XML schemas {what}", hint=_HINT) from error

@@ -211,7 +211,10 @@ class Problem(Frozen):
     :param column: column in the source, from 1; 0 when only the line is known.
     :param path: where in the document, as ``/domain/devices/interface[2]``.
     :param message: what is wrong, in one sentence.
-    :param hint: what would be right, or an empty string.
+    :param hint: what was probably meant, or what to do; or an empty string.
+    :param allowed: what is allowed in that place: elements, attributes, values; empty where nothing is, or
+        where it is not about that.
+    :param code: what kind of problem it is, as docs/validate.md lists them.
     """
 
     line: int
@@ -219,6 +222,8 @@ class Problem(Frozen):
     path: str
     message: str
     hint: str = ""
+    allowed: tuple[str, ...] = ()
+    code: str = "schema"
 
     def __str__(self) -> str:
         place = f"{self.line}:{self.column}" if self.column else f"{self.line}"

@@ -7,11 +7,16 @@ document is valid is theirs to say, so that ``xmllint`` says the same. ``_schema
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nicplug_xml._schema_explain import explain, take_out
+from nicplug_xml._schema_explain import complaint, explain, take_out
 from nicplug_xml._schema_files import grammar
+from nicplug_xml._schema_places import Places
+from nicplug_xml._schema_walk import Finding
+from nicplug_xml.frozen import replace
 from nicplug_xml.model import Problem
 
 if TYPE_CHECKING:
@@ -19,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["validate"]
 
+_ROOTS = ("domain", "interface", "backend")
+
 
 def validate(source: str | bytes | os.PathLike[str]) -> list[Problem]:
-    """Validate a document whose root is ``<domain>`` or ``<backend>``.
+    """Validate a document whose root is ``<domain>``, ``<interface>`` or ``<backend>``.
 
     A document with a DOCTYPE is refused before anything of it is expanded; nothing is ever fetched.
 
@@ -32,58 +39,73 @@ def validate(source: str | bytes | os.PathLike[str]) -> list[Problem]:
     :raises OSError: the file cannot be read.
 
     The format of a domain is libvirt's (https://libvirt.org/formatdomain.html), with the attribute
-    ``connection`` on ``<interface>``.
+    ``connection`` on ``<interface>``. What no grammar can say, `nicplug_xml.checks` looks for.
     """
-    root = _parse(source)
+    data = _data(source)
+    # What a string declares about its encoding was true of some file, not of the string.
+    root = _parse(data, "utf-8" if isinstance(source, str) else None)
     if isinstance(root, Problem):
+        if isinstance(source, str) and source and "<" not in source:
+            return [replace(root, hint="a file is given as a pathlib.Path")]
         return [root]
-    check = {"domain": _check_domain, "backend": _check_backend}.get(root.tag)
-    if check is None:
+    if root.tag not in _ROOTS:
         message = f"nothing is known about documents whose root is <{root.tag}>"
-        return [Problem(root.sourceline or 1, 0, f"/{root.tag}", message, "give a <domain> or a <backend>")]
-    return sorted(check(root), key=lambda problem: problem.line)
-
-
-def _check_domain(root: _Element) -> list[Problem]:
-    whole, alone = grammar("domain"), grammar("interface")
-    if whole.accepts(root):
+        allowed = tuple(f"<{tag}>" for tag in _ROOTS)
+        hint = f"give a {', a '.join(allowed[:-1])} or a {allowed[-1]}"
+        return [Problem(root.sourceline or 1, 1, f"/{root.tag}", message, hint, allowed, "root")]
+    if root.tag == "interface" and "name" in root.attrib:
+        message = "this <interface> has a name: it is one of a host (virsh iface-define), not of a domain"
+        return [Problem(root.sourceline or 1, 1, "/interface", message, code="root")]
+    if grammar(root.tag).accepts(root):
         return []
-    faulty = [nic for nic in root.iterfind("devices/interface") if not alone.accepts(nic)]
-    problems = [problem for nic in faulty for problem in explain(nic, alone)]
+    places = Places(source if isinstance(source, str) else data)
+    return sorted(_problems(root, places), key=lambda problem: (problem.line, problem.column))
+
+
+def _problems(root: _Element, places: Places) -> Iterator[Problem]:
+    numbers = {element: number for number, element in enumerate(root.iter("*"))}
+    tree, whole = root.getroottree(), grammar(root.tag)
+
+    def problem(finding: Finding) -> Problem:
+        node, attribute = finding.node, finding.attribute
+        line, column = places.of(numbers[node], attribute) or (node.sourceline or 0, 0)
+        path = tree.getpath(node) + f"/@{attribute}" * bool(attribute)
+        return Problem(line, column, path, finding.message, finding.hint, finding.allowed, finding.code)
+
+    faulty: dict[_Element, list[Finding]] = {}
+    if root.tag == "domain":
+        one = whole.part("interface")
+        faulty = {nic: found for nic in root.iterfind("devices/interface") if (found := explain(nic, one))}
+        yield from [problem(finding) for found in faulty.values() for finding in found]
     for nic in faulty:
         take_out(nic)
-    if not whole.accepts(root):
-        problems += explain(root, whole)
-    return problems
+    if not faulty or not whole.accepts(root):
+        found = explain(root, whole.pattern) or [complaint(root, whole.complaints(root))]
+        yield from map(problem, found)
 
 
-def _check_backend(root: _Element) -> list[Problem]:
-    backend = grammar("backend")
-    return [] if backend.accepts(root) else explain(root, backend)
-
-
-def _parse(source: str | bytes | os.PathLike[str]) -> _Element | Problem:
+def _parse(data: bytes, encoding: str | None) -> _Element | Problem:
     from lxml import etree
 
-    # What a string declares about its encoding was true of some file, not of the string.
-    encoding = "utf-8" if isinstance(source, str) else None
-    data = _data(source)
     safe = {"encoding": encoding, "resolve_entities": False, "no_network": True, "load_dtd": False}
     try:
-        etree.fromstring(data, etree.XMLParser(target=_RefuseDoctype(), **safe))
+        if b"<!DOCTYPE" in data or not _is_plain(data):
+            etree.fromstring(data, etree.XMLParser(target=_RefuseDoctype(), **safe))
         return etree.fromstring(data, etree.XMLParser(**safe))
     except _DoctypeError:
         line = data[: max(data.find(b"<!DOCTYPE"), 0)].count(b"\n") + 1
-        return Problem(line, 0, "/", "a DOCTYPE is not accepted", "remove it, and write out its entities")
+        hint = "remove it, and write out its entities"
+        return Problem(line, 0, "/", "a DOCTYPE is not accepted", hint, code="doctype")
     except etree.XMLSyntaxError as error:
         line, column = error.position
-        hint = (
-            "a file is given as a pathlib.Path"
-            if isinstance(source, str) and source and "<" not in source
-            else ""
-        )
         message = f"not well-formed: {error.msg.partition(', line ')[0]}"
-        return Problem(max(line, 1), max(column, 0), "/", message, hint)
+        return Problem(max(line, 1), max(column, 0), "/", message, code="xml")
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether ASCII in the document is written as ASCII, so that a DOCTYPE is seen."""
+    declared = re.search(rb"""<\?xml[^>]*encoding\s*=\s*["']([^"']*)""", data)
+    return b"\0" not in data and (declared is None or declared[1].lower() in (b"utf-8", b"us-ascii"))
 
 
 def _data(source: str | bytes | os.PathLike[str]) -> bytes:

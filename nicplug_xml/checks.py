@@ -1,0 +1,210 @@
+"""What no grammar says of documents: how interfaces go together, and what planes can have; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from nicplug_xml import metadata
+from nicplug_xml._schema_places import Places
+from nicplug_xml.backends import describe
+from nicplug_xml.document import Element, decode
+from nicplug_xml.errors import NicplugError, UnsupportedError
+from nicplug_xml.frozen import Frozen
+from nicplug_xml.model import Backend, Problem
+from nicplug_xml.planes import PLANES, Plane, choose
+from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
+
+#: The kernel's IFNAMSIZ, without the byte that ends a name.
+LONGEST_NAME = 15
+
+
+class Nic(Frozen):
+    """One ``<interface>`` of a document.
+
+    :param file: the document.
+    :param domain: the names of its domain: name and UUID, as far as it says.
+    :param driver: which driver of libvirt's the domain is for.
+    :param element: the interface.
+    :param path: where it is in the document.
+    :param places: where that is in the file.
+    """
+
+    file: str
+    domain: tuple[str, ...]
+    driver: str
+    element: Element
+    path: str
+    places: Places
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it can be called by: MAC in lower case, alias."""
+        mac, alias = self.element.get("mac", "address"), self.element.get("alias", "name")
+        return tuple(filter(None, ((mac or "").lower(), alias)))
+
+    @property
+    def mac(self) -> str:
+        """Its MAC in lower case, or an empty string."""
+        return (self.element.get("mac", "address") or "").lower()
+
+    def at(self, seen_from: Nic) -> str:
+        """Return where it is, in words."""
+        element = self.element
+        line = self.places.at(element.start)[0]
+        file = "" if self.file == seen_from.file else f"{self.file}:"
+        return f"{file or 'line '}{line}"
+
+    def problem(self, code: str, message: str, hint: str, child: str = "", attribute: str = "") -> Problem:
+        """Return a problem of it, of a child of it, or of an attribute of either."""
+        element, path = self.element, self.path
+        found = element.find(child) if child else None
+        if found is not None:
+            element, path = found, f"{path}/{child}"
+        if attribute:
+            path += f"/@{attribute}"
+        return Problem(*self.places.at(element.start, attribute), path, message, hint, code=code)
+
+
+def check(documents: Iterable[tuple[str, bytes]], plane: str | None = None) -> list[tuple[str, Problem]]:
+    """Check documents together.
+
+    :param documents: their names and their bytes. What cannot be parsed is left out: the grammar tells.
+    :param plane: the plane that is to hold the pluggable interfaces, or ``auto``; None asks nothing of it.
+    :returns: what is wrong, with the name of the document that it is wrong in.
+    :raises UnsupportedError: there is no such plane.
+    """
+    nics = [nic for name, data in documents for nic in _nics(name, data)]
+    problems = [*_same_macs(nics), *_cables(nics)]
+    for nic in nics:
+        problems += ((nic, problem) for problem in (*_long_names(nic), *_kinds(nic, plane)))
+    return [(nic.file, problem) for nic, problem in problems]
+
+
+def _nics(name: str, data: bytes) -> Iterator[Nic]:
+    try:
+        text = decode(data)[0]
+        root = parse_domain(text).root
+    except NicplugError:
+        return
+    places = Places(text)
+    if root.tag in ("interface", "backend"):
+        yield Nic(name, (), "", root, f"/{root.tag}", places)
+    if root.tag != "domain":
+        return
+    driver = "lxc" if root.attributes.get("type") == "lxc" else "qemu"
+    called = (root.find("name"), root.find("uuid"))
+    domain = tuple(element.content.strip() for element in called if element is not None)
+    elements = list(interfaces_of(root))
+    for number, element in enumerate(elements, 1):
+        which = f"[{number}]" if len(elements) > 1 else ""
+        yield Nic(name, domain, driver, element, f"/domain/devices/interface{which}", places)
+
+
+def _same_macs(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:
+    first: dict[str, Nic] = {}
+    for nic in nics:
+        other = first.setdefault(nic.mac, nic) if nic.mac else nic
+        # The two of a team have the same by intent; and two files may be two states of one domain.
+        if other is nic or _is_teamed(nic) or _is_teamed(other):
+            continue
+        if nic.file != other.file and nic.domain and nic.domain[:1] == other.domain[:1]:
+            continue
+        whose = f"of {other.domain[0]}" if other.domain else "of another <interface>"
+        message = f"MAC {nic.mac} is also that {whose} ({other.at(nic)})"
+        hint = "give each NIC a MAC of its own, or leave <mac> out to have one made"
+        yield nic, nic.problem("duplicate-mac", message, hint, "mac", "address")
+
+
+def _is_teamed(nic: Nic) -> bool:
+    return nic.element.find("teaming") is not None
+
+
+def _cables(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:
+    for nic in nics:
+        source = _cable(nic)
+        if source is None or not nic.domain:
+            continue
+        domain, interface = source
+        there = [other for other in nics if domain in other.domain]
+        # A domain may be in several files, its states; the one in the same file counts.
+        there = [other for other in there if other.file == nic.file] or there
+        ends = [other for other in there if interface in other.names or interface.lower() == other.mac]
+        wrong = "" if ends or not there else f"{domain} ({there[0].file}) has no interface {interface}"
+        if nic in ends:
+            wrong = "it is its own other end"
+        elif ends and not any(_leads_to(end, nic) for end in ends):
+            wrong = f"{domain}/{interface} ({ends[0].at(nic)}) {_leads(ends[0])}"
+        if wrong:
+            hint = f"have the other end say <source domain='{nic.domain[0]}' interface='{_name(nic)}'/>"
+            message = f"the cable to {domain}/{interface} does not come back: {wrong}"
+            yield nic, nic.problem("cable-end", message, hint, "source", "interface")
+
+
+def _cable(nic: Nic) -> tuple[str, str] | None:
+    if nic.element.attributes.get("type") != "cable":
+        return None
+    domain, interface = nic.element.get("source", "domain"), nic.element.get("source", "interface")
+    return (domain, interface) if domain and interface else None
+
+
+def _leads_to(end: Nic, nic: Nic) -> bool:
+    """Whether the other end of a cable has room for it, or is it."""
+    if end.element.attributes.get("type") is None:
+        return True
+    source = _cable(end)
+    return source is not None and source[0] in nic.domain and source[1].lower() in map(str.lower, nic.names)
+
+
+def _leads(end: Nic) -> str:
+    backend = backend_of(end.element)
+    if "connection" not in end.element.attributes:
+        return "is not pluggable"
+    return f"is for {describe(backend)}"
+
+
+def _name(nic: Nic) -> str:
+    alias = nic.element.get("alias", "name") or ""
+    return alias if alias.startswith(metadata.USER_ALIAS) else nic.mac or "MAC"
+
+
+def _long_names(nic: Nic) -> Iterator[Problem]:
+    target = nic.element.get("target", "dev") or ""
+    length = len(target.encode())
+    if length > LONGEST_NAME:
+        message = (
+            f"target '{target}' has {length} bytes, and the kernel's device names have {LONGEST_NAME} at most"
+        )
+        hint = "shorten it, or leave <target> out to have one made"
+        yield nic.problem("target-length", message, hint, "target", "dev")
+
+
+def _kinds(nic: Nic, name: str | None) -> Iterator[Problem]:
+    if name is None:
+        return
+    kind = nic.element.attributes.get("type")
+    pluggable = nic.element.tag == "backend" or "connection" in nic.element.attributes
+    try:
+        plane = choose(name, kind, nic.driver or getattr(PLANES.get(name), "DRIVER", "qemu"))
+    except UnsupportedError as error:
+        if name not in PLANES:
+            raise
+        if pluggable:
+            yield nic.problem("plane-kind", error.what, error.hint)
+        return
+    if not pluggable or kind is None:
+        return
+    if kind not in plane.KINDS:
+        message = f"plane '{plane.NAME}' cannot plug in type '{kind}'"
+        yield nic.problem("plane-kind", message, _other_planes(kind, plane), "", "type")
+        return
+    for child in sorted(plane.refused(backend_of(nic.element) or Backend(None)) - plane.KEPT):
+        if nic.element.find(child) is not None:
+            message = f"plane '{plane.NAME}' cannot carry out <{child}> of type '{kind}'"
+            yield nic.problem("plane-kind", message, "leave it out, or use another plane", child)
+
+
+def _other_planes(kind: str, plane: Plane) -> str:
+    others = [name for name, other in PLANES.items() if kind in other.KINDS and other.DRIVER == plane.DRIVER]
+    if others:
+        return f"plane {' and plane '.join(others)} can"
+    return f"no plane can; this one has {', '.join(sorted(plane.KINDS))}"

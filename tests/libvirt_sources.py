@@ -1,0 +1,48 @@
+"""The domain XML files that libvirt's source package has as test data: fetched once, kept in the cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class SourcesError(Exception):
+    """libvirt's source package cannot be had."""
+
+
+def libvirt_source() -> Path:
+    """Return the directory of libvirt's source, as Debian has it for this release.
+
+    :raises SourcesError: it is not in the cache, and cannot be fetched.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    directory = Path(home) / "nicplug" / "libvirt-source"
+    if not directory.exists():
+        # An end by a signal lets the script remove what it has begun.
+        command = ["timeout", "300", HERE / "debian-source", "libvirt", directory]
+        fetched = subprocess.run(command, capture_output=True, text=True, check=False)
+        if fetched.returncode or not directory.exists():
+            raise SourcesError((fetched.stderr or fetched.stdout).strip()[-500:])
+    return directory
+
+
+@cache
+def domain_files() -> tuple[Path, ...]:
+    """Return the files whose root is ``<domain>``, without links to others of them."""
+    from lxml import etree
+
+    found = []
+    for path in sorted(libvirt_source().joinpath("tests").rglob("*.xml")):
+        if path.is_symlink():
+            continue
+        try:
+            root = etree.parse(path).getroot()
+        except etree.XMLSyntaxError:
+            continue
+        if root.tag == "domain":
+            found.append(path)
+    return tuple(found)
