@@ -1,0 +1,175 @@
+"""What libvirt and the kernel tell of their own accord, as occurrences in one queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from nicplug_xml.host.connection import start_event_loop
+from nicplug_xml.host.errors import translated
+from nicplug_xml.metadata import URI
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    import libvirt
+
+#: Seconds without a sign of life after which libvirt is asked for one, and how often that may fail.
+_KEEP_ALIVE = (5, 3)
+
+# virDomainEventType
+_LIFECYCLE = {0: "defined", 1: "undefined", 2: "started", 5: "stopped"}
+_METADATA_ELEMENT = 2
+
+# The kernel's rtnetlink: RTMGRP_LINK, RTM_NEWLINK, RTM_DELLINK, IFLA_IFNAME, and the lengths of its headers.
+_GROUP_LINK = 1
+_LINK_MESSAGES = (16, 17)
+_IFNAME = 3
+_HEADER = 16
+
+
+class Occurrence(NamedTuple):
+    """Something that happened.
+
+    :param kind: ``defined``, ``undefined``, ``started``, ``stopped``; ``ours`` for a change of our metadata;
+        ``link`` for one of a network device of this host; ``other`` for anything else of a domain's; ``gone``
+        when the connection is lost.
+    :param at: seconds since the epoch.
+    :param uuid: the domain's, or an empty string.
+    :param name: the domain's, or the device's; an empty string where the kernel has lost count of which.
+    """
+
+    kind: str
+    at: float
+    uuid: str = ""
+    name: str = ""
+
+
+class Subscription:
+    """A connection whose events go to a queue until it is closed.
+
+    :param conn: a connection that was opened after `start_event_loop`.
+    :param queue: gets an `Occurrence` for each event, from another thread.
+    :raises NicplugError: the connection tells of no events.
+    """
+
+    def __init__(self, conn: libvirt.virConnect, queue: SimpleQueue[Occurrence]) -> None:
+        import libvirt
+
+        self._conn = conn
+        self._queue = queue
+        self._ids: list[int] = []
+        with translated("nothing can be watched there"):
+            for event, callback in (
+                (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
+                (libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, self._metadata),
+            ):
+                self._ids.append(conn.domainEventRegisterAny(None, event, callback, None))
+        for event in (
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+            libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
+            libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE,
+        ):
+            # Each is one more occasion to look; a driver need not have it.
+            with suppress(libvirt.libvirtError):
+                self._ids.append(conn.domainEventRegisterAny(None, event, self._other, None))
+        # Connections without a daemon cannot be lost.
+        with suppress(libvirt.libvirtError):
+            conn.registerCloseCallback(self._gone, None)
+        with suppress(libvirt.libvirtError):
+            conn.setKeepAlive(*_KEEP_ALIVE)
+
+    def close(self) -> None:
+        """End it, and the connection."""
+        import libvirt
+
+        with suppress(libvirt.libvirtError):
+            self._conn.unregisterCloseCallback()
+        for callback in self._ids:
+            with suppress(libvirt.libvirtError):
+                self._conn.domainEventDeregisterAny(callback)
+        with suppress(libvirt.libvirtError):
+            self._conn.close()
+
+    def _put(self, kind: str, dom: libvirt.virDomain) -> None:
+        self._queue.put(Occurrence(kind, time.time(), dom.UUIDString(), dom.name()))
+
+    def _lifecycle(self, _conn: object, dom: libvirt.virDomain, event: int, *_: object) -> None:
+        self._put(_LIFECYCLE.get(event, "other"), dom)
+
+    def _metadata(self, _conn: object, dom: libvirt.virDomain, kind: int, uri: str | None, _: object) -> None:
+        self._put("ours" if kind == _METADATA_ELEMENT and uri == URI else "other", dom)
+
+    def _other(self, _conn: object, dom: libvirt.virDomain, *_: object) -> None:
+        self._put("other", dom)
+
+    def _gone(self, *_: object) -> None:
+        self._queue.put(Occurrence("gone", time.time()))
+
+
+def subscribe(
+    open_connection: Callable[[], libvirt.virConnect], queue: SimpleQueue[Occurrence]
+) -> tuple[libvirt.virConnect, Subscription]:
+    """Open a connection, and have its events put into a queue.
+
+    :param open_connection: opens it.
+    :raises NicplugError: it cannot be opened, or tells of no events.
+    """
+    start_event_loop()
+    conn = open_connection()
+    try:
+        return conn, Subscription(conn, queue)
+    except BaseException:
+        conn.close()
+        raise
+
+
+def listen_to_kernel(queue: SimpleQueue[Occurrence]) -> None:
+    """Put an occurrence into a queue whenever a network device of this thread's namespace changes.
+
+    It lasts as long as the process. Where the kernel refuses, nothing is put.
+    """
+    import socket
+
+    try:
+        listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        listener.bind((0, _GROUP_LINK))
+    except OSError:
+        return
+
+    def run() -> None:
+        while True:
+            try:
+                names = _names(listener.recv(65536))
+            except OSError:
+                names = [""]  # ENOBUFS: more has happened than fits
+            for name in names:
+                queue.put(Occurrence("link", time.time(), name=name))
+
+    threading.Thread(target=run, name="kernel-links", daemon=True).start()
+
+
+def _names(data: bytes) -> list[str]:
+    """Return the names of the devices that netlink messages are about."""
+    from struct import unpack_from
+
+    names, start = [], 0
+    while start + _HEADER <= len(data):
+        length, kind = unpack_from("=IH", data, start)
+        if length < _HEADER:
+            break
+        end, at = min(start + length, len(data)), start + 2 * _HEADER
+        while kind in _LINK_MESSAGES and at + 4 <= end:
+            size, attribute = unpack_from("=HH", data, at)
+            if size < 4:
+                break
+            if attribute == _IFNAME:
+                names.append(data[at + 4 : at + size].rstrip(b"\0").decode(errors="replace"))
+            at += size + 3 & ~3
+        start += length + 3 & ~3
+    return names

@@ -1,0 +1,282 @@
+"""Changes as they happen: libvirt's and the kernel's events say when to look, and what is seen is compared.
+
+libvirt has no event for a changed interface. Whatever nicplug changes, it records, and libvirt tells of that;
+so does the kernel of a tap that changes its bridge. Of a link that somebody sets with virsh, nobody tells:
+that is seen at the domain's next event.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from nicplug_xml.backends import intended
+from nicplug_xml.errors import NicplugError, NotFoundError
+from nicplug_xml.frozen import Frozen, replace
+from nicplug_xml.host.connection import open_connection
+from nicplug_xml.host.errors import translated
+from nicplug_xml.host.events import Occurrence, Subscription, listen_to_kernel, subscribe
+from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
+
+if TYPE_CHECKING:
+    import libvirt
+
+#: Seconds between an event that says what has happened and the look at the domain: an operation of nicplug's
+#: is over by then.
+SETTLE = 0.5
+#: The same for an event that does not, as one of the kernel's: where nicplug is at work, its record follows.
+PATIENCE = 1.5
+#: Seconds between two attempts to reach a libvirt that is away.
+RETRY = 0.5
+
+_LIFECYCLE = ("defined", "undefined", "started", "stopped")
+
+#: A domain's interfaces by their names, in each of the states that it has.
+Seen = Mapping[Scope, Mapping[str, InterfaceStatus]]
+
+
+class Change(Frozen):
+    """One thing that has happened.
+
+    :param kind: of a domain ``defined``, ``undefined``, ``started``, ``stopped``; of an interface
+        ``plugged``, ``moved``, ``unplugged``, ``intended`` (what it is to be plugged into), ``changed``
+        (rules of the backend, as its bandwidth), ``link``, ``carrier``, ``added``, ``removed``; of libvirt
+        ``connected``, ``disconnected``.
+    :param at: when it was told, in seconds since the epoch.
+    :param domain: the domain's name; an empty string for libvirt itself.
+    :param scope: which of the domain's two states an interface has changed in.
+    :param before: the interface before; None when there was none.
+    :param after: the interface afterwards; None when it is gone.
+    :param by: ``nicplug``, ``other`` when it was somebody else, as with virsh; None when that cannot be told.
+    :param interfaces: of a domain that has started, and its interfaces.
+    """
+
+    kind: str
+    at: float
+    domain: str = ""
+    scope: Scope | None = None
+    before: InterfaceStatus | None = None
+    after: InterfaceStatus | None = None
+    by: str | None = None
+    interfaces: tuple[InterfaceStatus, ...] = ()
+
+
+def watch(
+    uri: str | None = None, *, domains: Collection[str] = (), reconnect: bool = True
+) -> Iterator[Change]:
+    """Tell what happens to the domains of a libvirt and to their NICs, until the caller stops asking.
+
+    The first change is ``connected``; everything after that is told. What happens while libvirt is away is
+    told once it is back.
+
+    :param uri: a libvirt URI; None for LIBVIRT_DEFAULT_URI or libvirt's own default.
+    :param domains: names of those to tell about; empty for all.
+    :param reconnect: wait for a libvirt that goes away; else the change ``disconnected`` is the last.
+    :raises NicplugError: libvirt cannot be reached at first, or it tells of no events.
+    """
+    queue: SimpleQueue[Occurrence] = SimpleQueue()
+    listen_to_kernel(queue)
+    watcher = _Watcher(queue, domains)
+    conn, subscription = subscribe(lambda: open_connection(uri), queue)
+    while True:
+        with closing(subscription):
+            yield from watcher.catch_up(conn)
+            yield from watcher.follow(conn)
+        yield Change("disconnected", time.time())
+        if not reconnect:
+            return
+        conn, subscription = _wait_for(uri, queue)
+
+
+def differences(before: Seen, after: Seen, domain: str, at: float, by: str | None) -> Iterator[Change]:
+    """Compare two looks at a domain; a state that it has in one of them only is not compared.
+
+    :param by: who has changed it, as in `Change`.
+    """
+    for scope in (Scope.LIVE, Scope.CONFIG):
+        if scope not in before or scope not in after:
+            continue
+        old, new = before[scope], after[scope]
+        for name in [*old, *(name for name in new if name not in old)]:
+            one, other = old.get(name), new.get(name)
+            for kind in _kinds(one, other):
+                yield Change(kind, at, domain, scope, one, other, by)
+
+
+def who(changed: int, kinds: Sequence[str]) -> str | None:
+    """Tell who has changed interfaces, as in `Change`, by the kinds of the events that came with that.
+
+    :param changed: how many interfaces have changed, each state of a domain by itself.
+    """
+    ours = kinds.count("ours")
+    if ours >= changed:
+        return "nicplug"
+    # A definition is replaced as a whole, by nicplug define or by virsh; and where nicplug changed one NIC
+    # and two have changed, the other one may be either.
+    return None if ours or "defined" in kinds or not kinds else "other"
+
+
+def _kinds(one: InterfaceStatus | None, other: InterfaceStatus | None) -> Iterator[str]:
+    if one is None or other is None:
+        yield "added" if one is None else "removed"
+        return
+    attached = other.connection is Connection.ATTACHED
+    if one.connection is not other.connection:
+        yield "plugged" if attached else "unplugged"
+    elif _place(one.backend) != _place(other.backend):
+        yield "moved" if attached else "intended"
+    elif _backend(one.backend) != _backend(other.backend):
+        yield "changed"
+    if one.link != other.link:
+        yield "link"
+    if None not in (one.carrier, other.carrier) and one.carrier != other.carrier:
+        yield "carrier"
+
+
+def _place(backend: Backend | None) -> tuple[str | None, Mapping[str, str]] | None:
+    found = _backend(backend)
+    return None if found is None else (found.type, found.source)
+
+
+def _backend(backend: Backend | None) -> Backend | None:
+    """Return a backend without what libvirt makes anew each time."""
+    return None if backend is None else intended(backend)
+
+
+def _mac(change: Change) -> str:
+    status = change.after or change.before
+    return status.mac if status else ""
+
+
+class _Watcher:
+    def __init__(self, queue: SimpleQueue[Occurrence], domains: Collection[str]) -> None:
+        self._queue = queue
+        self._wanted = frozenset(domains)
+        #: What was seen of each domain, and its name, by UUID; None before the first look at all.
+        self._seen: dict[str, tuple[str, Seen]] | None = None
+
+    def catch_up(self, conn: libvirt.virConnect) -> Iterator[Change]:
+        """Look at all domains; tell what has changed while libvirt was away."""
+        at = time.time()
+        with translated():
+            domains = {dom.UUIDString(): (dom.name(), dom) for dom in conn.listAllDomains()}
+        now = {uuid: (name, _look(dom)) for uuid, (name, dom) in domains.items()}
+        before, self._seen = self._seen, now
+        yield Change("connected", at)
+        if before is None:
+            for missing in sorted(self._wanted - {name for name, _ in now.values()}):
+                warnings.warn(
+                    f"there is no domain of the name '{missing}' yet; one that is made will be told of",
+                    stacklevel=2,
+                )
+            return
+        for uuid in [*before, *(uuid for uuid in now if uuid not in before)]:
+            name = (now.get(uuid) or before[uuid])[0]
+            old, new = (seen[uuid][1] if uuid in seen else {} for seen in (before, now))
+            for kind, scope, state in (
+                ("undefined", Scope.CONFIG, old), ("stopped", Scope.LIVE, old),
+                ("defined", Scope.CONFIG, new), ("started", Scope.LIVE, new),
+            ):  # fmt: skip
+                if scope in state and scope not in (new if state is old else old):
+                    yield from self._told(self._of_domain(Occurrence(kind, at, uuid, name)))
+            yield from self._told(*differences(old, new, name, at, None))
+
+    def follow(self, conn: libvirt.virConnect) -> Iterator[Change]:
+        """Tell what happens until the connection is lost."""
+        pending: dict[str, list[Occurrence]] = {}
+        due: dict[str, float] = {}
+        while True:
+            now = time.monotonic()
+            for uuid in [uuid for uuid, moment in due.items() if moment <= now]:
+                del due[uuid]
+                yield from self._settled(conn, uuid, pending.pop(uuid))
+            try:
+                occurrence = self._queue.get(timeout=min(due.values()) - now if due else None)
+            except Empty:
+                continue
+            if occurrence.kind == "gone":
+                return
+            for uuid in self._concerned(occurrence):
+                pending.setdefault(uuid, []).append(occurrence)
+                telling = occurrence.kind in ("ours", *_LIFECYCLE)
+                moment = time.monotonic() + (SETTLE if telling else PATIENCE)
+                due[uuid] = min(due.get(uuid, moment), moment)
+
+    def _concerned(self, occurrence: Occurrence) -> list[str]:
+        """Return the UUIDs of the domains that something is about."""
+        if occurrence.uuid:
+            return [occurrence.uuid]
+        return [
+            uuid
+            for uuid, (_, seen) in (self._seen or {}).items()
+            if any(occurrence.name in ("", nic.target) for nic in seen.get(Scope.LIVE, {}).values())
+        ]
+
+    def _settled(
+        self, conn: libvirt.virConnect, uuid: str, occurrences: Sequence[Occurrence]
+    ) -> Iterator[Change]:
+        """Look at a domain that something has happened to, and tell what."""
+        assert self._seen is not None
+        name, before = self._seen.get(uuid, ("", {}))
+        name = next((one.name for one in reversed(occurrences) if one.uuid), name)
+        try:
+            with translated():
+                now = _look(conn.lookupByUUIDString(uuid))
+        except NotFoundError:
+            now = {}
+        except NicplugError:
+            now = before  # it is ending, or libvirt is: the next event will tell
+        self._seen[uuid] = (name, now)
+        if not now:
+            del self._seen[uuid]
+        kinds = [one.kind for one in occurrences]
+        for occurrence in occurrences:
+            if occurrence.kind in _LIFECYCLE:
+                yield from self._told(self._of_domain(occurrence))
+        if "started" in kinds or "stopped" in kinds:
+            # What runs now is another machine, and is not compared.
+            before = {scope: state for scope, state in before.items() if scope is not Scope.LIVE}
+        found = tuple(differences(before, now, name, occurrences[-1].at, None))
+        by = who(len({(change.scope, _mac(change)) for change in found}), kinds)
+        yield from self._told(*(replace(change, by=by) for change in found))
+
+    def _of_domain(self, occurrence: Occurrence) -> Change:
+        seen: Seen = (self._seen or {}).get(occurrence.uuid, ("", {}))[1]
+        interfaces = tuple(seen.get(Scope.LIVE, {}).values()) if occurrence.kind == "started" else ()
+        return Change(occurrence.kind, occurrence.at, occurrence.name, interfaces=interfaces)
+
+    def _told(self, *changes: Change) -> Iterator[Change]:
+        return (change for change in changes if not self._wanted or change.domain in self._wanted)
+
+
+def _wait_for(uri: str | None, queue: SimpleQueue[Occurrence]) -> tuple[libvirt.virConnect, Subscription]:
+    while True:
+        time.sleep(RETRY)
+        while not queue.empty():
+            queue.get()  # all domains are looked at afterwards
+        try:
+            return subscribe(lambda: open_connection(uri), queue)
+        except NicplugError:
+            continue
+
+
+def _look(dom: libvirt.virDomain) -> Seen:
+    """Look at a domain's interfaces in each of the states that it has; at none of them when it is ending."""
+    from nicplug_xml.operations import interfaces
+
+    seen = {}
+    with translated():
+        scopes = [Scope.LIVE] * bool(dom.isActive()) + [Scope.CONFIG] * bool(dom.isPersistent())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 'nicplug list' is there to tell
+        for scope in scopes:
+            try:
+                found = interfaces(dom, inactive=scope is Scope.CONFIG)
+            except NicplugError:
+                continue
+            seen[scope] = {nic.mac or nic.alias or nic.interface: nic for nic in found}
+    return seen
