@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from nicplug_xml.plan import Plan
     from nicplug_xml.rewrite import to_extended, to_stock
     from nicplug_xml.schema import validate
+    from nicplug_xml.watching import Change, watch
 
 __all__ = [
     "Backend",
+    "Change",
     "Connection",
     "Interface",
     "InterfaceStatus",
@@ -59,6 +61,7 @@ __all__ = [
     "to_stock",
     "update_device",
     "validate",
+    "watch",
     "xml_desc",
 ]
 
@@ -68,6 +71,7 @@ _MODULES = {
     "plan": ("Plan",),
     "rewrite": ("to_extended", "to_stock"),
     "schema": ("validate",),
+    "watching": ("Change", "watch"),
 }
 
 

@@ -121,12 +121,22 @@ def _add_global(command: argparse.ArgumentParser, default: str | None) -> None:
 
 
 def _validate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="+", metavar="FILE", help="a document; - is standard input")
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a <domain>, <interface> or <backend> document, or a pattern such as 'guests/**/*.xml';"
+        " - is standard input",
+    )
     command.add_argument(
         "--format",
-        choices=("text", "json"),
+        choices=("text", "json", "github", "junit"),
         default="text",
         help="how problems are printed (default: %(default)s)",
+    )
+    command.add_argument(
+        "--plane",
+        help="check as well that this plane can have the backends: tap, hub, veth, or auto",
     )
 
 
@@ -151,6 +161,16 @@ def _domain_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plane", default="auto", help="plane to hold the NICs (default: %(default)s)")
 
 
+def _edit(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
+    command.add_argument(
+        "--live",
+        metavar="INTERFACE",
+        help="edit this interface of the running domain, and have it changed as update-device does;"
+        " without this, the persistent definition is edited",
+    )
+
+
 def _dumpxml(command: argparse.ArgumentParser) -> None:
     command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
     command.add_argument("--inactive", action="store_true", help="the persistent definition")
@@ -159,6 +179,28 @@ def _dumpxml(command: argparse.ArgumentParser) -> None:
 def _list(command: argparse.ArgumentParser) -> None:
     command.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, UUID or id (default: all)")
     command.add_argument("--inactive", action="store_true", help="the persistent definition")
+
+
+def _watch(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domains", nargs="*", metavar="DOMAIN", help="name (default: all)")
+    command.add_argument(
+        "--no-reconnect", action="store_true", help="end when libvirt goes away, and do not wait for it"
+    )
+
+
+def _graph(command: argparse.ArgumentParser) -> None:
+    command.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, UUID or id (default: all)")
+    command.add_argument("--inactive", action="store_true", help="the persistent definitions")
+    command.add_argument(
+        "--format",
+        choices=("text", "svg", "dot", "mermaid"),
+        help="what to print (default: what the name of FILE ends in, else text)",
+    )
+    command.add_argument("-o", "--output", metavar="FILE", help="write to a file: .svg, .dot, .mmd or .txt")
+
+
+def _completion(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
 
 
 def _attach(command: argparse.ArgumentParser) -> None:
@@ -242,8 +284,13 @@ def _affect(command: argparse.ArgumentParser) -> None:
 #: Each command: what it does, examples, and what adds its arguments.
 COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "validate": (
-        "check extended domain XML and backend documents",
-        "nicplug validate vm1.xml backends/*.xml",
+        "check extended domain XML and backend documents, and explain what is wrong",
+        (
+            "nicplug validate vm1.xml backends/*.xml\n"
+            "nicplug validate 'guests/**/*.xml' --format github    annotations for a pull request\n"
+            "nicplug validate vm1.xml vm2.xml --plane tap          cables, MACs, what a plane can have\n"
+            "virsh dumpxml vm1 | nicplug validate -"
+        ),
         _validate,
     ),
     "rewrite": (
@@ -266,6 +313,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "nicplug create vm1.xml",
         _domain_file,
     ),
+    "edit": (
+        "edit a domain's extended XML in $VISUAL or $EDITOR, as virsh edit does",
+        "nicplug edit vm1\nEDITOR=nano nicplug edit vm1 --live vnet0     one NIC of the running guest",
+        _edit,
+    ),
     "dumpxml": (
         "print a domain's extended XML",
         "nicplug dumpxml vm1 --inactive",
@@ -275,6 +327,16 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "list interfaces and what they are plugged into",
         "nicplug list\nnicplug list vm1 --inactive --json",
         _list,
+    ),
+    "watch": (
+        "print what is plugged, moved, unplugged, started and stopped, as it happens",
+        "nicplug watch\nnicplug watch vm1 vm2 --json | jq .event",
+        _watch,
+    ),
+    "graph": (
+        "draw who is plugged into what",
+        "nicplug graph\nnicplug graph -o network.svg\nnicplug graph --format dot | dot -Tpdf -o network.pdf",
+        _graph,
     ),
     "attach-backend": (
         "plug an interface in, or move it to another backend",
@@ -299,6 +361,15 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "make an interface what its XML says, as virsh update-device does, to any backend",
         "nicplug update-device vm1 nic.xml --live\nnicplug update-device vm1 nic.xml --dry-run",
         _update,
+    ),
+    "completion": (
+        "print the completion script of a shell",
+        (
+            "source <(nicplug completion bash)                 in ~/.bashrc\n"
+            "source <(nicplug completion zsh)                  in ~/.zshrc, behind compinit\n"
+            "nicplug completion fish | source                  in ~/.config/fish/config.fish"
+        ),
+        _completion,
     ),
     "demo": (
         "boot two guests, and plug, move and unplug their NICs (as root)",

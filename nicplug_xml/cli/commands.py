@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nicplug_xml import operations
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs, user
 from nicplug_xml.cli import output
+from nicplug_xml.cli.colours import wanted
 from nicplug_xml.document import decode
 from nicplug_xml.errors import NicplugError, UsageError
 from nicplug_xml.host.connection import find_domain, open_connection, silence_libvirt
@@ -26,35 +27,21 @@ if TYPE_CHECKING:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from nicplug_xml.schema import validate
+    from nicplug_xml.cli import validating
 
-    found, unreadable = [], False
-    for name in options.files:
-        try:
-            source = _bytes(name)
-        except OSError as error:
-            print(f"nicplug: error: {name}: {error.strerror}", file=sys.stderr)
-            unreadable = True
-            continue
-        found += [(name, problem) for problem in validate(source)]
-    if options.json or options.format == "json":
-        print(json.dumps([{"file": name, **vars(problem)} for name, problem in found], indent=2))
-    else:
-        for name, problem in found:
-            print(f"{name}:{problem}")
-    return 2 if unreadable else bool(found)
+    return validating.run(options)
 
 
 def _rewrite(options: argparse.Namespace) -> int:
     from nicplug_xml.rewrite import to_stock
 
-    return _translate(options.file, lambda xml: to_stock(xml, plane=options.plane, parking=options.parking))
+    return _translate(options, lambda xml: to_stock(xml, plane=options.plane, parking=options.parking))
 
 
 def _restore(options: argparse.Namespace) -> int:
     from nicplug_xml.rewrite import to_extended
 
-    return _translate(options.file, to_extended)
+    return _translate(options, to_extended)
 
 
 def _define(options: argparse.Namespace) -> int:
@@ -67,7 +54,23 @@ def _create(options: argparse.Namespace) -> int:
 
 def _dumpxml(options: argparse.Namespace) -> int:
     dom = find_domain(_connect(options), options.domain)
-    _print_xml(operations.xml_desc(dom, 2 if options.inactive else 0))
+    xml = operations.xml_desc(dom, 2 if options.inactive else 0)
+    if options.json:
+        print(json.dumps({"domain": dom.name(), "xml": xml}))
+    else:
+        print(xml, end="" if xml.endswith("\n") else "\n")
+    return 0
+
+
+def _edit(options: argparse.Namespace) -> int:
+    from nicplug_xml.cli.editor import Terminal, definition, live_interface
+    from nicplug_xml.editing import edit
+
+    conn = _connect(options)
+    dom = find_domain(conn, options.domain)
+    subject = definition(dom, conn) if options.live is None else live_interface(dom, options.live)
+    said = edit(subject, Terminal(dom.name()))
+    print(json.dumps({"domain": dom.name(), "result": said}) if options.json else said)
     return 0
 
 
@@ -86,7 +89,35 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([output.status_json(status) for status in statuses], indent=2))
     else:
-        print(output.status_table(statuses))
+        print(output.status_table(statuses, coloured=wanted(sys.stdout)))
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from nicplug_xml.cli import changes
+    from nicplug_xml.watching import watch
+
+    silence_libvirt()
+    told = watch(options.connect, domains=options.domains, reconnect=not options.no_reconnect)
+    try:
+        for change in told:
+            print(json.dumps(changes.as_json(change)) if options.json else changes.line(change), flush=True)
+    except KeyboardInterrupt:
+        pass  # that is how one ends it
+    return 0
+
+
+def _graph(options: argparse.Namespace) -> int:
+    from nicplug_xml.cli.graph import graph
+
+    return graph(_connect(options), options)
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from nicplug_xml.cli.shells import script
+
+    text = script(options.shell)
+    print(json.dumps({"shell": options.shell, "script": text}) if options.json else text.rstrip("\n"))
     return 0
 
 
@@ -137,12 +168,16 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "restore": _restore,
     "define": _define,
     "create": _create,
+    "edit": _edit,
     "dumpxml": _dumpxml,
     "list": _list,
+    "watch": _watch,
+    "graph": _graph,
     "attach-backend": _attach,
     "detach-backend": _detach,
     "set-link": _set_link,
     "update-device": _update,
+    "completion": _completion,
     "demo": _demo,
 }
 
@@ -225,14 +260,13 @@ def _make(options: argparse.Namespace, make: Callable[..., libvirt.virDomain], v
     return 0
 
 
-def _translate(name: str, translation: Callable[[str], str]) -> int:
-    text, encoding = _read(name)
-    sys.stdout.buffer.write(translation(text).encode(encoding, "xmlcharrefreplace"))
+def _translate(options: argparse.Namespace, translation: Callable[[str], str]) -> int:
+    text, encoding = _read(options.file)
+    if options.json:
+        print(json.dumps({"xml": translation(text)}))
+    else:
+        sys.stdout.buffer.write(translation(text).encode(encoding, "xmlcharrefreplace"))
     return 0
-
-
-def _print_xml(xml: str) -> None:
-    print(xml, end="" if xml.endswith("\n") else "\n")
 
 
 def _bytes(name: str) -> bytes:

@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] == "__complete":
+        from nicplug_xml.cli.completing import complete
+
+        return complete(arguments[1:])
     from nicplug_xml.cli.arguments import parse
 
     try:
@@ -88,5 +92,8 @@ def _drop_output() -> None:
 
 
 def _failed(message: str, code: int) -> int:
-    print("nicplug: error: " + " ".join(message.split()), file=sys.stderr)
+    from nicplug_xml.cli import colours
+
+    error = colours.paint("error:", "bad") if colours.wanted(sys.stderr) else "error:"
+    print(f"nicplug: {error} " + " ".join(message.split()), file=sys.stderr)
     return code

@@ -10,19 +10,26 @@ from nicplug_xml.model import Connection, InterfaceStatus
 _COLUMNS = ("DOMAIN", "INTERFACE", "MAC", "PLANE", "CONNECTION", "BACKEND", "LINK", "CARRIER")
 
 
-def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
+def table(rows: Iterable[Sequence[str]], header: Sequence[str], *, coloured: bool = False) -> str:
     """Return rows below a header, columns aligned, two spaces apart."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    if coloured:
+        from nicplug_xml.cli import colours
+
+        head, *rest = padded
+        padded = [[colours.paint(cell, "head") for cell in head]]
+        padded += [[colours.cell(*pair) for pair in zip(line, header, strict=True)] for line in rest]
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
-def status_table(statuses: Iterable[InterfaceStatus]) -> str:
-    """Return ``nicplug list``'s table."""
-    return table(map(_row, statuses), _COLUMNS)
+def status_table(statuses: Iterable[InterfaceStatus], *, coloured: bool = False) -> str:
+    """Return ``nicplug list``'s table.
+
+    :param coloured: for a terminal.
+    """
+    return table(map(_row, statuses), _COLUMNS, coloured=coloured)
 
 
 def status_json(status: InterfaceStatus) -> dict[str, object]:

@@ -62,6 +62,7 @@ class Session:
         self._directory = directory
         self._daemon = daemon
         (directory / "xmlschema").symlink_to(ROOT / "xmlschema")
+        (directory / "docs").symlink_to(ROOT / "docs")
         path = f"{Path(sys.executable).parent}:/usr/sbin:/sbin:{os.environ['PATH']}"
         ours = {"PATH": path, "LC_ALL": "C.UTF-8", "LIBVIRT_DEFAULT_URI": daemon.uri}
         self._environment = {**os.environ, **ours}

@@ -112,7 +112,7 @@ def test_validate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(capsys, "validate", str(good))[0] == 0
     code, out, _ = run(capsys, "validate", str(good), str(bad))
     assert code == 1
-    assert out.startswith(f"{bad}:1: /backend")
+    assert out.startswith(f"{bad}:1:1: type 'bridge' needs a source")
     assert json.loads(run(capsys, "validate", "--format", "json", str(bad))[1])[0]["file"] == str(bad)
     code, _, err = run(capsys, "validate", str(tmp_path / "none.xml"), str(good))
     assert code == 2

@@ -1,0 +1,72 @@
+"""What is read of a running guest for pictures, for programs and for the shell, all by the command itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nicplug_xml import attach_backend
+from nicplug_xml.backends import bridge
+from tests.json_document import check, commands
+
+if TYPE_CHECKING:
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.guest import Guest
+    from nicplug_xml.testing.plugin import BridgeFactory
+
+on_the_daemon = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+
+
+def nicplug(*arguments: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "nicplug_xml", *arguments], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+@on_the_daemon
+def test_a_running_guest_is_read(
+    libvirt_daemon: PrivateDaemon,
+    deferred_guest: Callable[..., Guest],
+    new_mac: Callable[[], str],
+    libvirt_bridge: BridgeFactory,
+) -> None:
+    blue, green, plugged, loose = libvirt_bridge(), libvirt_bridge(), new_mac(), new_mac()
+    guest = deferred_guest(plugged, loose, timeout=None)
+    attach_backend(guest.dom, plugged, bridge.backend(blue.name))
+    uri = libvirt_daemon.uri
+
+    drawn = json.loads(nicplug("-c", uri, "--json", "graph", guest.name))
+    check(drawn, commands()["graph"])
+    assert drawn["places"] == [{"kind": "bridge", "name": blue.name, "note": None}]
+    (found,) = drawn["guests"]
+    assert (found["domain"], found["running"]) == (guest.name, True)
+    states = {nic["mac"]: (nic["connection"], nic["carrier"], nic["place"]) for nic in found["nics"]}
+    assert states == {
+        plugged: ("attached", True, drawn["places"][0]),
+        loose: ("deferred", False, None),
+    }
+
+    def offered(*words: str) -> list[str]:
+        return [line.split("\t")[0] for line in nicplug("__complete", "-c", uri, *words).splitlines()]
+
+    assert offered("attach-backend", guest.name[:-1]) == [guest.name]
+    assert {plugged, loose} < set(offered("attach-backend", guest.name, ""))
+    assert {blue.name, green.name} <= set(offered("attach-backend", guest.name, loose, "--bridge", ""))
+    assert "nicplug-parking" not in offered("attach-backend", guest.name, loose, "--network", "")
+
+    attach = ("-c", uri, "--json", "attach-backend", guest.name, loose, "--bridge", green.name)
+    check(json.loads(nicplug(*attach, "--dry-run")), "plan")
+    done = json.loads(nicplug(*attach))
+    check(done, "interface")
+    assert (done["backend"]["source"], done["carrier"], done["changed"]) == (
+        {"bridge": green.name},
+        True,
+        True,
+    )
