@@ -8,7 +8,7 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface
-from nicplug_xml.planes import PLANES
+from nicplug_xml.planes import PLANES, veth
 from nicplug_xml.stock import backend_of, interfaces_of
 
 
@@ -51,6 +51,8 @@ def _interface(element: Element, entry: Entry | None, facts: Facts) -> Interface
         link = link if shown else entry.link
         if plane.DRIVER == "lxc":
             # The <link> of a container's interface is not what it sees.
+            if connection is Connection.ATTACHED:
+                backend = veth.present(element, backend, facts)
             carrier = connection is Connection.ATTACHED and link != "down"
             carrier = facts.carriers.get(element.get("target", "dev") or "", carrier)
     return Interface(

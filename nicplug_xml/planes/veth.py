@@ -10,6 +10,7 @@ The driver knows no aliases of a user's: its interfaces go by their MACs.
 
 from __future__ import annotations
 
+from nicplug_xml.backends import bridge
 from nicplug_xml.document import Element
 from nicplug_xml.endpoints import BridgePort, Endpoint
 from nicplug_xml.facts import Facts
@@ -58,6 +59,17 @@ def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bo
     joint = facts.joints.get(interface.get("target", "dev") or "", _BELIEVED)
     joined = entry.attached and joint is not None and not joint.gone
     return Connection.ATTACHED if joined else Connection.DEFERRED, False
+
+
+def present(interface: Element, backend: Backend | None, facts: Facts) -> Backend | None:
+    """Return the backend that a NIC is attached to: what is recorded, or where somebody else has put it.
+
+    :param backend: the one that is recorded.
+    """
+    joint = facts.joints.get(interface.get("target", "dev") or "")
+    if backend is None or backend.type != "bridge" or joint is None or joint.kind != "bridge":
+        return backend
+    return backend if backend.source.get("bridge") == joint.device else bridge.backend(joint.device)
 
 
 def attach(

@@ -9,12 +9,16 @@ Authority: cgroups(7), cgroup_namespaces(7).
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from nicplug_xml.errors import OperationError
 from nicplug_xml.testing.commands import run
 
-# What the LXC driver asks for, and what it suspends containers with. Of /proc/self/cgroup, each line is
-# NUMBER:CONTROLLERS:PATH; those of version 2 name no controllers.
+#: What the LXC driver asks for.
+_NEEDED = {"cpuacct", "devices", "memory"}
+
+# That, and what it suspends containers with. Of /proc/self/cgroup, each line is NUMBER:CONTROLLERS:PATH;
+# those of version 2 name no controllers.
 _EACH = """
 each_hierarchy() {
     while IFS=: read -r _ controllers path; do
@@ -34,7 +38,10 @@ mount_hierarchy() {
 MAKE = f"""{_EACH}
 make() {{
     mount_hierarchy "$1" || return
-    mkdir "/sys/fs/cgroup/$1$2/$groups" && mount --bind "/sys/fs/cgroup/$1$2/$groups" "/sys/fs/cgroup/$1"
+    mkdir "/sys/fs/cgroup/$1$2/$groups" &&
+        mount --bind "/sys/fs/cgroup/$1$2/$groups" "/sys/fs/cgroup/$1" && return
+    # What is not ours is not to be seen.
+    umount "/sys/fs/cgroup/$1"
 }}
 mount -t tmpfs tmpfs /sys/fs/cgroup
 each_hierarchy make
@@ -61,6 +68,12 @@ groups=$1
 each_hierarchy remove
 [ -z "$left" ] || {{ echo "left:$left"; exit 1; }}
 """
+
+
+def available() -> bool:
+    """Whether this machine has the control groups of version 1 that containers need."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return {name for line in lines for name in line.split(":")[1].split(",")} >= _NEEDED
 
 
 def remove_groups(name: str, *, timeout: float = 10) -> None:
