@@ -16,32 +16,36 @@ from nicplug_xml.frozen import replace
 from nicplug_xml.host.connection import default_plane, ensure_parking, parking_kind
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
-from nicplug_xml.host.surroundings import Surroundings
 from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
 from nicplug_xml.planes import tap, veth
 from nicplug_xml.planner import Site
-from nicplug_xml.stock import parse_domain
+from nicplug_xml.stock import interfaces_of, parse_domain
+from nicplug_xml.surroundings import Surroundings
 from nicplug_xml.view import view
 
 if TYPE_CHECKING:
     import libvirt
 
 
+_XML_SECURE = 1  # libvirt's VIR_DOMAIN_XML_SECURE
 _XML_INACTIVE = 2  # libvirt's VIR_DOMAIN_XML_INACTIVE
 
 
-def define(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
+def define(
+    conn: libvirt.virConnect, xml: str, *, plane: str = "auto", check: bool = True
+) -> libvirt.virDomain:
     """Define a persistent domain from extended XML.
 
     :param conn: a libvirt connection.
     :param xml: extended (or stock) domain XML.
     :param plane: the plane to hold the pluggable interfaces, or ``auto``.
+    :param check: whether to hold the XML against the schema; libvirt by itself drops what it does not know.
     :returns: the domain; plain ``virsh start`` boots it with its deferred interfaces unplugged.
     :raises SchemaError: the XML is not valid; nothing was defined.
     :raises NicplugError: libvirt refuses, or the parking place cannot be made; nothing was defined.
     """
-    return _make(conn, xml, plane, conn.defineXML)
+    return _make(conn, xml, plane, conn.defineXML, check)
 
 
 def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
@@ -80,6 +84,21 @@ def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
         live = dom.isActive() and not flags & _XML_INACTIVE
     facts = Domain(dom).facts(parse_domain(stock).root) if live else NOT_ASKED
     return to_extended(stock, restore_generated=False, facts=facts)
+
+
+def interface_xml(dom: libvirt.virDomain, interface: str) -> tuple[InterfaceStatus, str]:
+    """Return one interface of a running domain, and its extended ``<interface>``.
+
+    :param interface: MAC, alias or target device.
+    :raises NotFoundError: no such interface, or the name is ambiguous.
+    :raises NicplugError: the domain does not run, or libvirt refuses.
+    """
+    domain = Domain(dom)
+    (scope,) = domain.scopes(1)
+    found = domain.read(scope).interfaces
+    nic = _find(interface, domain, scope, found)
+    elements = list(interfaces_of(parse_domain(xml_desc(dom, _XML_SECURE)).root))
+    return _status(domain, nic, scope), elements[found.index(nic)].text
 
 
 def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[InterfaceStatus]:
@@ -359,12 +378,16 @@ def _status(domain: Domain, nic: Interface, scope: Scope) -> InterfaceStatus:
 
 
 def _make(
-    conn: libvirt.virConnect, xml: str, plane: str, make: Callable[[str], libvirt.virDomain]
+    conn: libvirt.virConnect,
+    xml: str,
+    plane: str,
+    make: Callable[[str], libvirt.virDomain],
+    check: bool = True,
 ) -> libvirt.virDomain:
     from nicplug_xml.rewrite import to_stock
     from nicplug_xml.schema import validate
 
-    problems = validate(xml)
+    problems = validate(xml) if check else []
     if problems:
         raise SchemaError(
             f"the domain XML is not valid: {problems[0]}", hint="'nicplug validate' shows all that is wrong"

@@ -11,12 +11,14 @@ It loads what it needs when it needs it, and stays small. The authority is rtnet
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
 import syslog
 import threading
+import time
 from collections.abc import Iterator
 
 from nicplug_xml import joints
@@ -30,6 +32,9 @@ _RTMGRP_LINK = 1
 _RTM_NEWLINK, _RTM_DELLINK = 16, 17
 _IFLA_IFNAME, _IFLA_IFALIAS = 3, 20
 _HEADERS = 16 + 16  # struct nlmsghdr, struct ifinfomsg
+
+#: Seconds before the look at all devices, which is not to slow down whoever is plugging in just now.
+_AFTER_THE_RUSH = 0.5
 
 
 def ensure(*, in_thread: bool = False) -> None:
@@ -84,21 +89,27 @@ def _listen() -> socket.socket:
 def _run(name: socket.socket, kernel: socket.socket) -> None:
     claimed: socket.socket | None = name
     with kernel:
+        time.sleep(_AFTER_THE_RUSH)
+        joined = _joined()
         while claimed is not None:
             with claimed:
-                _watch(kernel)
-            # Who has come before the name was free has left it to us.
-            claimed = _claim() if _joined() else None
+                _watch(kernel, joined)
+            # Who has come before the name was free has left it to us, and is told of by the kernel.
+            claimed = _claim() if _is_told(kernel) else None
 
 
-def _watch(kernel: socket.socket) -> None:
-    """Clear away until nothing is joined any more."""
-    joined = _joined()
-    while joined:
+def _watch(kernel: socket.socket, joined: set[str]) -> None:
+    """Clear away until nothing is joined any more.
+
+    :param joined: the devices that were joined when this was last known; it is kept up to date.
+    """
+    # What has come and gone while this process was started is told, too.
+    while joined or _is_told(kernel):
         try:
             changes = list(_parse(kernel.recv(1 << 16)))
         except OSError:  # more has happened than the kernel could keep for us
-            joined = _joined()
+            joined.clear()
+            joined.update(_joined())
             continue
         for kind, device, joint in changes:
             if kind == _RTM_NEWLINK and joint is not None:
@@ -107,6 +118,10 @@ def _watch(kernel: socket.socket) -> None:
                 joined.discard(device)
             if kind == _RTM_DELLINK and joint is not None:
                 _clear(device, joint)
+
+
+def _is_told(kernel: socket.socket) -> bool:
+    return bool(select.select([kernel], [], [], 0)[0])
 
 
 def _joined() -> set[str]:

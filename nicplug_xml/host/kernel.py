@@ -1,33 +1,23 @@
 """What the kernel joins: macvlans, and redirects between two devices of this host.
 
-The authority is rtnetlink(7), tc-mirred(8), tc-u32(8) and the kernel's drivers/net/macvlan.c.
+The authority is rtnetlink(7) and the kernel's drivers/net/macvlan.c.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml import joints
 from nicplug_xml.errors import NotFoundError, UnsupportedError
 from nicplug_xml.host import sysfs
-from nicplug_xml.host.netlink import index_of, kernel_errors, open_netlink, suppress_code
+from nicplug_xml.host.netlink import index_of
 from nicplug_xml.joints import Joint
 from nicplug_xml.planes import tap
 
 if TYPE_CHECKING:
-    from pyroute2 import IPRoute
-
-
-#: Where the filters of a device stand that see what it receives, before anybody else does, and what it sends.
-_INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
-#: Which one is ours: filters of others on the same device stay, those with a lower number before ours.
-_PRIORITY = 0x6E70
-_HANDLE = 0x80000800
-_ALL_PROTOCOLS = 0x0003
+    from nicplug_xml.host.rtnetlink import Rtnetlink
 
 #: Flags of a device (netdevice(7)).
 _UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
@@ -37,7 +27,7 @@ class Kernel:
     """The kernel of this host, by one netlink session that opens when it is first needed."""
 
     def __init__(self) -> None:
-        self._ipr: IPRoute | None = None
+        self._session: Rtnetlink | None = None
 
     def require_here(self, device: str, mac: str) -> None:
         """Check that a NIC's host device is one of this host's.
@@ -73,13 +63,11 @@ class Kernel:
         :raises OperationError: the kernel refuses.
         """
         self.require_device(lower, mtu)
-        with self._netlink() as ipr:
-            below = index_of(lower)
-            if sysfs.exists(name):
-                # Names are given in turn: this one was left by somebody who was killed in between.
-                ipr.link("del", ifname=name)
-            more = {"mtu": mtu} if mtu else {}
-            ipr.link("add", ifname=name, kind="macvlan", link=below, macvlan_mode=mode, address=mac, **more)
+        below = index_of(lower)
+        if sysfs.exists(name):
+            # Names are given in turn: this one was left by somebody who was killed in between.
+            self._netlink.delete(index_of(name))
+        self._netlink.add_macvlan(name, below, mode, mac, mtu)
         silence(name)
 
     def join(self, device: str, joint: Joint) -> None:
@@ -92,32 +80,31 @@ class Kernel:
         if joint.kind == "bridge":
             self._join_bridge(device, joint)
             return
-        with self._netlink() as ipr:
-            nic, other = index_of(device), index_of(joint.device)
-            joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
-            if joint.kind == "port":
-                joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
-            # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
-            if joint.kind == "device" and not ipr.get_links(other)[0]["flags"] & _PROMISC:
-                # The guest's MAC is not the device's.
-                joint = joint._replace(place="promisc")
-                ipr.link("set", index=other, flags=_PROMISC, change=_PROMISC)
-            try:
-                # The other end of a cable is joined by a step of its own.
-                if joint.kind != "cable":
-                    _redirect(ipr, other, nic)
-                    # A macvlan passes on the guest's own address and what is for all; it may be in any group.
-                    # In mode passthru all passes, and the kernel would not take the flag back from below.
-                    groups = joint.kind == "macvlan" and joint.mode != "passthru"
-                    up = _UP | _ALLMULTI if groups else _UP
-                    ipr.link("set", index=other, flags=up, change=up)
-                ipr.link("set", index=nic, ifalias=str(joint))
-                _redirect(ipr, nic, other)
-            except BaseException:
-                with suppress(Exception):
-                    ipr.link("set", index=nic, ifalias=before)
-                    self.release(joint)
-                raise
+        netlink, nic, other = self._netlink, index_of(device), index_of(joint.device)
+        joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
+        if joint.kind == "port":
+            joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
+        # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
+        if joint.kind == "device" and not netlink.flags(other) & _PROMISC:
+            # The guest's MAC is not the device's.
+            joint = joint._replace(place="promisc")
+            netlink.set_flags(other, _PROMISC, _PROMISC)
+        try:
+            # The other end of a cable is joined by a step of its own.
+            if joint.kind != "cable":
+                netlink.redirect(other, nic)
+                # A macvlan passes on the guest's own address and what is for all; it may be in any group.
+                # In mode passthru all passes, and the kernel would not take the flag back from below.
+                groups = joint.kind == "macvlan" and joint.mode != "passthru"
+                up = _UP | _ALLMULTI if groups else _UP
+                netlink.set_flags(other, up, up)
+            netlink.set_alias(nic, str(joint))
+            netlink.redirect(nic, other)
+        except BaseException:
+            with suppress(Exception):
+                netlink.set_alias(nic, before)
+                self.release(joint)
+            raise
         self._leave(before, joint)
 
     def owned(self, joint: Joint) -> Joint:
@@ -129,20 +116,19 @@ class Kernel:
 
         :raises OperationError: the kernel refuses.
         """
-        with self._netlink() as ipr:
-            if joint.kind == "bridge":
-                if sysfs.master(device) == joint.device:
-                    ipr.link("set", index=index_of(device), master=0)
-                if joints.parse_port(sysfs.alias(device)):
-                    ipr.link("set", index=index_of(device), ifalias="")
-                return
-            if sysfs.exists(device):
-                nic = index_of(device)
-                _stop(ipr, nic)
-                joint = joints.parse(sysfs.alias(device)) or joint
-                ipr.link("set", index=nic, ifalias="")
-            if not joint.is_ours:
-                self.release(joint)
+        if joint.kind == "bridge":
+            if sysfs.master(device) == joint.device:
+                self._netlink.set_master(index_of(device), 0)
+            if joints.parse_port(sysfs.alias(device)):
+                self._netlink.set_alias(index_of(device), "")
+            return
+        if sysfs.exists(device):
+            nic = index_of(device)
+            self._netlink.stop_redirect(nic)
+            joint = joints.parse(sysfs.alias(device)) or joint
+            self._netlink.set_alias(nic, "")
+        if not joint.is_ours:
+            self.release(joint)
 
     def release(self, joint: Joint) -> None:
         """Let go of a joint's device: one of ours is deleted, and to another one nothing is redirected.
@@ -156,22 +142,20 @@ class Kernel:
             return
         if joint.kind == "cable" or not sysfs.exists(joint.device):
             return
-        with self._netlink() as ipr:
-            index = index_of(joint.device)
-            if joint.is_ours:
-                ipr.link("del", index=index)
-                return
-            _stop(ipr, index)
-            if joint.place == "promisc":
-                ipr.link("set", index=index, flags=0, change=_PROMISC)
+        index = index_of(joint.device)
+        if joint.is_ours:
+            self._netlink.delete(index)
+            return
+        self._netlink.stop_redirect(index)
+        if joint.place == "promisc":
+            self._netlink.set_flags(index, 0, _PROMISC)
 
     def set_carrier(self, device: str, up: bool) -> None:
         """Set a container's host device up or down, which is a carrier at the container's end, or none.
 
         :raises OperationError: the kernel refuses.
         """
-        with self._netlink() as ipr:
-            ipr.link("set", index=index_of(device), state="up" if up else "down")
+        self._netlink.set_flags(index_of(device), _UP if up else 0, _UP)
 
     def _join_bridge(self, device: str, joint: Joint) -> None:
         if not sysfs.is_bridge(joint.device):
@@ -179,17 +163,19 @@ class Kernel:
                 f"there is no bridge '{joint.device}'", hint="'ip link show type bridge' lists the bridges"
             )
         silence(device)
-        with self._netlink() as ipr:
-            nic, before, alias = index_of(device), sysfs.master(device), sysfs.alias(device)
-            try:
-                ipr.link("set", index=nic, master=index_of(joint.device), ifalias=str(joint))
-                ipr.brport("set", index=nic, isolated=int(joint.place == "isolated"))
-                if joints.parse(alias):
-                    _stop(ipr, nic)
-            except BaseException:
-                with suppress(Exception):
-                    ipr.link("set", index=nic, master=index_of(before) if before else 0, ifalias=alias)
-                raise
+        netlink, nic = self._netlink, index_of(device)
+        before, alias = sysfs.master(device), sysfs.alias(device)
+        try:
+            netlink.set_master(nic, index_of(joint.device))
+            netlink.set_alias(nic, str(joint))
+            netlink.isolate(nic, joint.place == "isolated")
+            if joints.parse(alias):
+                netlink.stop_redirect(nic)
+        except BaseException:
+            with suppress(Exception):
+                netlink.set_master(nic, index_of(before) if before else 0)
+                netlink.set_alias(nic, alias)
+            raise
         self._leave(alias, joint)
 
     def _leave(self, alias: str, joint: Joint) -> None:
@@ -203,16 +189,17 @@ class Kernel:
 
     def close(self) -> None:
         """End the netlink session."""
-        if self._ipr is not None:
-            self._ipr.close()
-            self._ipr = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
-    @contextmanager
-    def _netlink(self) -> Iterator[IPRoute]:
-        if self._ipr is None:
-            self._ipr = open_netlink()
-        with kernel_errors():
-            yield self._ipr
+    @property
+    def _netlink(self) -> Rtnetlink:
+        if self._session is None:
+            from nicplug_xml.host.rtnetlink import Rtnetlink
+
+            self._session = Rtnetlink()
+        return self._session
 
 
 def joint_of(device: str) -> Joint | None:
@@ -248,30 +235,3 @@ def silence(device: str) -> None:
     """Keep the host's own stack from saying anything on a device of ours: no address of its own, no IPv6."""
     with suppress(FileNotFoundError), open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "w") as file:
         file.write("1")
-
-
-def _redirect(ipr: IPRoute, index: int, target: int) -> None:
-    """Have all that a device receives sent by another one; what was redirected elsewhere is so no more."""
-    with suppress_code(errno.EEXIST):
-        ipr.tc("add", "clsact", index=index)
-    ipr.tc(
-        "replace-filter",
-        "u32",
-        index=index,
-        parent=_INGRESS,
-        prio=_PRIORITY,
-        handle=_HANDLE,
-        protocol=_ALL_PROTOCOLS,
-        target=1,
-        keys=["0x0/0x0+0"],
-        action={"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": target},
-    )
-
-
-def _stop(ipr: IPRoute, index: int) -> None:
-    """End what `_redirect` has made, if it is there."""
-    with suppress_code(errno.ENOENT, errno.EINVAL):
-        ours = {"parent": _INGRESS, "prio": _PRIORITY, "protocol": _ALL_PROTOCOLS, "target": 1}
-        ipr.tc("del-filter", "u32", index=index, **ours)
-        if not any(ipr.get_filters(index=index, parent=way) for way in (_INGRESS, _EGRESS)):
-            ipr.tc("del", "clsact", index=index)

@@ -64,15 +64,3 @@ def add_bridge(name: str) -> None:
     with netlink() as ipr:
         if not ipr.link_lookup(ifname=name):
             ipr.link("add", ifname=name, kind="bridge")
-
-
-@contextmanager
-def suppress_code(*codes: int) -> Iterator[None]:
-    """Go on where the kernel refuses with one of these error numbers (``errno``)."""
-    from pyroute2 import NetlinkError
-
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code not in codes:
-            raise

@@ -1,0 +1,92 @@
+"""Requests to the kernel are what a netlink library makes of them, and its refusals are told in its words."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+from nicplug_xml.host.rtnetlink import RefusedError, Rtnetlink, _require_done
+
+
+class Recorder(Rtnetlink):
+    """Keeps requests instead of making them."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[int, int, bytes]] = []
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        self.requests.append((kind, flags, body))
+        return []
+
+
+def decoded(decoder: type[ifinfmsg] | type[tcmsg], body: bytes) -> ifinfmsg | tcmsg:
+    message = decoder(struct.pack("=IHHII", 16 + len(body), 0, 0, 0, 0) + body)
+    message.decode()
+    return message
+
+
+def link(request: Callable[[Rtnetlink], None]) -> ifinfmsg:
+    recorder = Recorder()
+    request(recorder)
+    ((_, _, body),) = recorder.requests
+    return decoded(ifinfmsg, body)
+
+
+def test_links() -> None:
+    up = link(lambda kernel: kernel.set_flags(7, 0x1, 0x101))
+    assert (up["index"], up["flags"], up["change"]) == (7, 0x1, 0x101)
+    assert link(lambda kernel: kernel.set_alias(7, "nicplug: é")).get_attr("IFLA_IFALIAS") == "nicplug: é"
+    assert link(lambda kernel: kernel.set_master(7, 9)).get_attr("IFLA_MASTER") == 9
+    assert link(lambda kernel: kernel.delete(7))["index"] == 7
+
+
+def test_an_isolated_port() -> None:
+    info = link(lambda kernel: kernel.isolate(7, True)).get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge"
+    assert info.get_attr("IFLA_INFO_SLAVE_DATA").get_attr("IFLA_BRPORT_ISOLATED") == 1
+
+
+@pytest.mark.parametrize(("mtu", "seen"), [(0, None), (1400, 1400)])
+def test_a_macvlan(mtu: int, seen: int | None) -> None:
+    made = link(lambda kernel: kernel.add_macvlan("v.np0", 5, "vepa", "52:54:00:00:00:01", mtu))
+    assert (made.get_attr("IFLA_IFNAME"), made.get_attr("IFLA_LINK")) == ("v.np0", 5)
+    assert (made.get_attr("IFLA_ADDRESS"), made.get_attr("IFLA_MTU")) == ("52:54:00:00:00:01", seen)
+    info = made.get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "macvlan"
+    assert info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_MACVLAN_MODE") == "vepa"
+
+
+def test_a_redirect() -> None:
+    recorder = Recorder()
+    recorder.redirect(7, 9)
+    clsact, filtering = (decoded(tcmsg, body) for _, _, body in recorder.requests)
+    assert (clsact["index"], clsact.get_attr("TCA_KIND")) == (7, "clsact")
+    assert (filtering["index"], filtering["parent"]) == (7, 0xFFFFFFF2)
+    assert filtering["info"] == 0x6E70 << 16 | 0x0300  # priority, and all protocols in network order
+    action = filtering.get_attr("TCA_OPTIONS").get_attr("TCA_U32_ACT").get_attr("TCA_ACT_PRIO_1")
+    assert action.get_attr("TCA_ACT_KIND") == "mirred"
+    mirred = action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")
+    assert (mirred["ifindex"], mirred["eaction"], mirred["action"]) == (9, 1, 4)
+
+
+def test_an_end_without_filters_of_others_leaves_nothing() -> None:
+    recorder = Recorder()
+    recorder.stop_redirect(7)
+    assert [kind for kind, _, _ in recorder.requests] == [45, 46, 46, 37]
+
+
+def test_refusals() -> None:
+    _require_done(struct.pack("=i", 0), 0)
+    with pytest.raises(RefusedError, match=r"the kernel refuses: \(17, 'File exists'\)"):
+        _require_done(struct.pack("=i", -17) + bytes(16), 0x100)
+    said = b"Invalid handle\0"
+    words = struct.pack("=HH", 4 + len(said), 1) + said
+    with pytest.raises(RefusedError, match=r"\(22, 'Invalid handle'\)") as caught:
+        _require_done(struct.pack("=i", -22) + bytes(16) + words, 0x300)
+    assert caught.value.code == 22
+    with pytest.raises(RefusedError, match="takes root"):
+        _require_done(struct.pack("=i", -1) + bytes(16), 0x100)
