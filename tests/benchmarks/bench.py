@@ -13,22 +13,29 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import crowd
+import datapath
 import hotplug
+import hub
 import in_process
+import open_vswitch
 import pings
 import process
+import redirect
+import report
 import rewriter
-from figures import HEADERS, Figure
+import validate
+from figures import Figure
 from nic import nic_xml
 
 import nicplug_xml
-from nicplug_xml.cli.output import table
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.embedded import embedded_connection
 from nicplug_xml.testing.guest import Guest, boot_guest
 from nicplug_xml.testing.namespace import isolate
 from nicplug_xml.testing.network import Bridge
+from nicplug_xml.testing.ovs import private_ovs
 
 if TYPE_CHECKING:
     import libvirt
@@ -50,11 +57,12 @@ def main() -> int:
         for name in _BRIDGES:
             resources.callback(Bridge(name=name).close)
         figures = [*_embedded(workdir, arguments.quick), *_daemon(workdir, arguments.quick)]
-    print(table([figure.row() for figure in figures], HEADERS))
-    goals = [figure for figure in figures if figure.met is not None]
-    met = sum(figure.met is True for figure in goals)
+        _progress("validation of files")
+        figures += validate.measure(workdir, 1 if arguments.quick else 3)
     seconds = time.monotonic() - started
-    print(f"\nMedians, p95 in brackets. {met} of {len(goals)} goals met; {seconds:.0f} s in all.")
+    print(f"{report.plain(figures)}\n\n{report.summary(figures, seconds)}")
+    if arguments.docs:
+        report.write_docs(figures, seconds, "`--quick`" if arguments.quick else "")
     if arguments.json:
         arguments.json.write_text(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
     return 0
@@ -67,24 +75,42 @@ def _embedded(workdir: Path, quick: bool) -> list[Figure]:
         _progress("attach, move and detach in process")
         guest = _boot(conn, "plug", nic_xml(_PLUGGABLE), workdir)
         figures += in_process.measure(guest.dom, _PLUGGABLE, _BRIDGES, 20 if quick else 200)
+        _progress("attach by redirects in process")
+        figures += redirect.measure(guest.dom, _PLUGGABLE, 20 if quick else 100)
+        _progress("Open vSwitch")
+        with private_ovs() as switch:
+            figures += open_vswitch.measure(guest.dom, _PLUGGABLE, switch, 10 if quick else 100)
         _progress("pings lost by moves")
         figures += pings.measure(guest, _PLUGGABLE, _BRIDGES, 2 if quick else 8)
+        guest.remove()
+        _progress("plane hub")
+        guest = _boot(conn, "hub", nic_xml(_PLUGGABLE), workdir, plane="hub")
+        figures += hub.measure(guest.dom, _PLUGGABLE, _BRIDGES[0], 20 if quick else 100)
         guest.remove()
         _progress("attach against hot-plug")
         stock = nic_xml(_STOCK, "type='bridge'", f"<source bridge='{_BRIDGES[0]}'/>")
         guest = _boot(conn, "hotplug", nic_xml(_PLUGGABLE) + stock, workdir)
-        return figures + hotplug.measure(guest, _PLUGGABLE, _STOCK, _BRIDGES, 5 if quick else 30)
+        figures += hotplug.measure(guest, _PLUGGABLE, _STOCK, _BRIDGES, 5 if quick else 30)
+        guest.remove()
+        _progress("few and many NICs")
+        return figures + crowd.measure(conn, _BRIDGES[0], 20 if quick else 60)
 
 
 def _daemon(workdir: Path, quick: bool) -> list[Figure]:
-    with private_daemon() as daemon:
+    with private_ovs() as switch, private_daemon() as daemon:
         _progress("processes")
         guest = _boot(daemon.connect(), "process", nic_xml(_PLUGGABLE), workdir)
-        return process.measure(daemon.uri, guest, _PLUGGABLE, _BRIDGES, workdir, 10 if quick else 40)
+        figures = process.measure(daemon.uri, guest, _PLUGGABLE, _BRIDGES, workdir, 10 if quick else 40)
+        guest.remove()
+        _progress("throughput and round trip")
+        return figures + datapath.measure(daemon.connect(), switch, workdir, 2 if quick else 6, seconds=1)
 
 
-def _boot(conn: libvirt.virConnect, name: str, nics: str, workdir: Path) -> Guest:
-    guest = boot_guest(conn, name, nics, workdir=workdir, define=nicplug_xml.define)
+def _boot(conn: libvirt.virConnect, name: str, nics: str, workdir: Path, plane: str = "auto") -> Guest:
+    def define(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain:
+        return nicplug_xml.define(conn, xml, plane=plane)
+
+    guest = boot_guest(conn, name, nics, workdir=workdir, define=define)
     guest.wait_ready()
     return guest
 
@@ -92,8 +118,9 @@ def _boot(conn: libvirt.virConnect, name: str, nics: str, workdir: Path) -> Gues
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure nicplug against what one would do otherwise.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as JSON, too")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md, too")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds: under a minute, and less to rely on"
+        "--quick", action="store_true", help="fewer rounds: some 5 minutes, and less to rely on"
     )
     return parser.parse_args()
 

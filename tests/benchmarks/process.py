@@ -6,6 +6,7 @@ import compileall
 import itertools
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from figures import Compare, Figure, Goal
@@ -13,7 +14,7 @@ from nic import live_xml, require_master, tap
 from timing import Numbers, Variant, milliseconds, numbers, side_by_side, timed
 
 import nicplug_xml
-from nicplug_xml import attach_backend
+from nicplug_xml import attach_backend, detach_backend
 from nicplug_xml.backends import bridge
 from nicplug_xml.testing.commands import run
 from nicplug_xml.testing.guest import Guest
@@ -39,15 +40,14 @@ def measure(
     :param uri: of the libvirtd.
     :param guest: a running guest of its.
     :param mac: of a NIC of the guest that is unplugged; it stays plugged in.
-    :param bridges: two bridges to move it between.
+    :param bridges: two bridges to plug it into, and to move it between.
     :param workdir: for the XML files that virsh is to read.
     :param rounds: how many rounds count.
     """
     # As pip does when it installs a package; some environments keep Python from doing so by itself.
     compileall.compile_dir(Path(nicplug_xml.__file__).parent, quiet=2)
     nicplug = [_NICPLUG, "-c", uri]
-    ours, virshs = _attach(nicplug, uri, guest, mac, bridges, workdir)
-    attach, update = side_by_side(rounds, ours, virshs)
+    announced, silent, update = side_by_side(rounds, *_ways(nicplug, uri, guest, mac, bridges, workdir))
     starting, bare = side_by_side(
         rounds,
         lambda: {"time": timed(lambda: run([_NICPLUG, "--help"]))},
@@ -59,11 +59,20 @@ def measure(
         _peak([*nicplug, "attach-backend", guest.name, mac, "--bridge", next(other)]) for _ in range(5)
     ]
     list_memory = [_peak([*nicplug, "list"]) for _ in range(5)]
+    compared = [
+        ("attach-backend", announced, "attach", Goal("≤", 3)),
+        ("attach-backend --no-announce", silent, "attach", Goal("≤", 3)),
+        ("attach-backend, a move", announced, "move", None),
+        ("attach-backend --no-announce, a move", silent, "move", None),
+        ("detach-backend", silent, "detach", None),
+    ]
     return [
-        Figure(
-            "nicplug attach-backend (process)",
-            milliseconds(attach["time"]), milliseconds(update["time"]), "virsh update-device",
-            goal=Goal("≤", 3),
+        *(
+            Figure(
+                f"nicplug {what} (process)",
+                milliseconds(own[name]), milliseconds(update[name]), "virsh update-device", goal=goal,
+            )
+            for what, own, name, goal in compared
         ),
         Figure(
             "nicplug --help (process)",
@@ -74,31 +83,43 @@ def measure(
     ]  # fmt: skip
 
 
-def _attach(
+def _ways(
     nicplug: list[str], uri: str, guest: Guest, mac: str, bridges: tuple[str, str], workdir: Path
-) -> tuple[Variant, Variant]:
-    """Return the two ways of moving the NIC to the bridge that it is not on."""
-    files = {}
+) -> tuple[Variant, ...]:
+    """Return the ways of plugging the NIC into the one bridge, moving it to the other, and unplugging it."""
+    files, device = [], tap(guest.dom, mac)
     for place in bridges:
         attach_backend(guest.dom, mac, bridge.backend(place))
-        files[place] = workdir / f"{place}.xml"
-        files[place].write_text(live_xml(guest.dom, mac))
-    device, places = tap(guest.dom, mac), itertools.cycle(bridges)
+        files.append(_written(workdir / f"{place}.xml", guest, mac))
+    detach_backend(guest.dom, mac)
+    files.append(_written(workdir / "parked.xml", guest, mac))
+    places = (*bridges, _master(device))
 
-    def move(command: Sequence[str], place: str) -> dict[str, float]:
-        seconds = timed(lambda: run(command))
-        require_master(device, place)
-        return {"time": seconds}
+    def way(*commands: Sequence[str]) -> Variant:
+        def variant() -> dict[str, float]:
+            measured = {}
+            for name, place, command in zip(("attach", "move", "detach"), places, commands, strict=True):
+                measured[name] = timed(partial(run, command))
+                require_master(device, place)
+            return measured
 
-    def with_nicplug() -> dict[str, float]:
-        place = next(places)
-        return move([*nicplug, "attach-backend", guest.name, mac, "--bridge", place], place)
+        return variant
 
-    def with_virsh() -> dict[str, float]:
-        place = next(places)
-        return move(["virsh", "-c", uri, "update-device", guest.name, str(files[place]), "--live"], place)
+    def with_nicplug(*options: str) -> Variant:
+        attach = [*nicplug, "attach-backend", guest.name, mac, *options, "--bridge"]
+        return way(*([*attach, place] for place in bridges), [*nicplug, "detach-backend", guest.name, mac])
 
-    return with_nicplug, with_virsh
+    virsh = ["virsh", "-c", uri, "update-device", "--live", guest.name]
+    return with_nicplug(), with_nicplug("--no-announce"), way(*([*virsh, file] for file in files))
+
+
+def _written(path: Path, guest: Guest, mac: str) -> str:
+    path.write_text(live_xml(guest.dom, mac))
+    return str(path)
+
+
+def _master(device: str) -> str:
+    return Path("/sys/class/net", device, "master").resolve().name
 
 
 def _peak(argv: list[str]) -> float:

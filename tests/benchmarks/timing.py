@@ -28,7 +28,7 @@ class Numbers:
     unit: str
 
     def __str__(self) -> str:
-        digits = 1 if self.unit in ("ms", "MB") else 0
+        digits = (1 if self.median >= 1 else 2) if self.unit in ("ms", "MB") else 0
         text = f"{self.median:.{digits}f} {self.unit}"
         return text if self.count == 1 else f"{text} (p95 {self.p95:.{digits}f})"
 
