@@ -199,6 +199,10 @@ def _lookup_network(conn: libvirt.virConnect, name: str) -> libvirt.virNetwork |
     try:
         return conn.networkLookupByName(name)
     except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            raise UnsupportedError(
+                f"there are no libvirt networks on this connection: {error}", hint="name a bridge"
+            ) from error
         if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
             raise translate(error) from error
         return None
