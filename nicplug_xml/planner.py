@@ -229,7 +229,7 @@ class Site(Frozen):
         if (far.domain, far.nic.key) == (self.domain, self.nic.key):
             raise UnsupportedError(f"{self.name} is both ends of that cable", hint="name another NIC")
         far.check_backend(back := cable.backend(self.domain, self.nic.key))
-        if far.nic.connection is Connection.ATTACHED and not far.has(back):
+        if far.nic.connection is Connection.ATTACHED and not far._leads_to(self):
             raise UnsupportedError(
                 f"{far.name} is plugged into {backends.describe(far.nic.backend)}",
                 hint=f"unplug it first: 'nicplug detach-backend {far.domain} {far.nic.name}'",
@@ -254,7 +254,7 @@ class Site(Frozen):
         except (NotFoundError, UnsupportedError):
             return []
         back = cable.backend(self.domain, self.nic.key)
-        if far.nic.connection is Connection.DEFERRED or not far.has(back):
+        if far.nic.connection is Connection.DEFERRED or not far._leads_to(self):
             return []
         steps: list[Step] = [
             *far.plane().carrier(far._held(), "down"),
@@ -263,6 +263,13 @@ class Site(Frozen):
             far._check(Connection.DEFERRED, None, carrier=False),
         ]
         return [OfOther(far.domain, step) for step in steps]
+
+    def _leads_to(self, other: Site) -> bool:
+        """Whether its backend is a cable to that NIC, by whichever of its names."""
+        backend, nic = self.nic.backend, other.nic
+        if backend is None or backend.type != "cable" or backend.source.get("domain") != other.domain:
+            return False
+        return backend.source.get("interface", "").lower() in (nic.key.lower(), nic.mac, nic.alias.lower())
 
     def _held(self) -> Held:
         around = self.surroundings

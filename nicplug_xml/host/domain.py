@@ -99,10 +99,12 @@ class Domain(Descriptors, Kernel):
         """
         entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
         joints, carriers = {}, {}
-        for interface in interfaces_of(root):
+        # The kernel here knows nothing of another host's devices.
+        here = entries and not remote_host(self.dom.connect())
+        for interface in interfaces_of(root) if here else ():
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
             mac = (interface.get("mac", "address") or "").lower()
-            if entry is None or not is_host_device(device, mac) or remote_host(self.dom.connect()):
+            if entry is None or not is_host_device(device, mac):
                 continue
             joints[device] = joint_of(device)
             if entry.plane == veth.NAME:

@@ -38,7 +38,9 @@ def join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
         steps.append(LetGoFirst(Release(before), tuple(again)))
         return [*steps, *make, Join(device, joint)], []
     dispose: list[Step] = [Release(before)] if before is not None and before.device != joint.device else []
-    return [*steps, *make, Join(device, joint, before)], dispose
+    # Nothing can be joined again to what has gone.
+    known = None if before is None or before.gone else before
+    return [*steps, *make, Join(device, joint, known)], dispose
 
 
 def part(held: Held) -> tuple[list[Step], list[Step]]:

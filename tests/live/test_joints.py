@@ -357,3 +357,20 @@ def test_a_cable_that_moves_away_leaves_its_other_end_unplugged(
         Connection.ATTACHED,
         Connection.DEFERRED,
     ]
+
+
+def test_a_cable_knows_its_ends_by_any_name(
+    libvirt_guest: Callable[..., Guest], nic_xml: Callable[..., str], new_mac: NewMac
+) -> None:
+    here, there = new_mac(), new_mac()
+    nics = nic_xml(here, "<alias name='ua-here'/>") + nic_xml(there, "<alias name='ua-there'/>")
+    guest = libvirt_guest(nics, define=define)
+    # Named by its MAC, it is recorded by its alias.
+    attach_backend(guest.dom, here, cable.backend(guest.name, there))
+    guest.wait_carrier(here, up=True)
+    guest.wait_carrier(there, up=True)
+    detach_backend(guest.dom, there)
+    guest.wait_carrier(here, up=False)
+    guest.wait_carrier(there, up=False)
+    assert "clsact" not in run("tc", "qdisc")
+    assert [status.connection.value for status in interfaces(guest.dom)] == ["deferred", "deferred"]
