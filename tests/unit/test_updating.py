@@ -13,6 +13,7 @@ from nicplug_xml import updating
 from nicplug_xml.backends import BACKENDS
 from nicplug_xml.document import Document
 from nicplug_xml.errors import NicplugError, SchemaError, UnsupportedError
+from nicplug_xml.facts import Facts
 from nicplug_xml.frozen import replace
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Scope
@@ -21,6 +22,8 @@ from nicplug_xml.planes import PLANES
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
 from nicplug_xml.steps import Record, UpdateDevice
+from nicplug_xml.stock import parse_domain
+from nicplug_xml.view import view
 from tests.unit.sites import seen, site_of
 
 MAPPING = Path(__file__).parents[2] / "docs" / "mapping.md"
@@ -47,13 +50,20 @@ def nic(attributes: str = "", children: str = "", mac: str = MAC) -> str:
 
 def site(xml: str, plane: str = "tap", scope: Scope = Scope.LIVE) -> Site:
     """Return the place of an extended ``<interface>`` in a domain, which runs as its XML says."""
-    stock = to_stock(f"<domain><name>vm1</name><devices>{xml}</devices></domain>", plane=plane)
+    kind = " type='lxc'" if plane == "veth" else ""
+    stock = to_stock(f"<domain{kind}><name>vm1</name><devices>{xml}</devices></domain>", plane=plane)
     if "'attached'" in xml and scope is Scope.LIVE and "state='down'" not in xml:
         stock = stock.replace("<link state='down'/>", "<link state='up'/>")
     netdevs = {"nicplug-ua-a.1", "nicplug-ua-a.1.port"} if "'attached'" in xml else set()
     joint = Joint("macvlan", "vnet0.np0", "eth0", "bridge") if "attached' type='direct'" in xml else None
-    live = scope is Scope.LIVE
-    return site_of(seen(stock, netdevs if live else None, **({"vnet0": joint} if live else {})), scope)
+    if scope is Scope.CONFIG:
+        return site_of(seen(stock), scope)
+    if plane != "veth":
+        return site_of(seen(stock, netdevs, vnet0=joint))
+    if "attached' type='bridge'" in xml:
+        joint = Joint("bridge", "br0")
+    carriers = {"vnet0": joint is not None}
+    return site_of(view(parse_domain(stock).root, Facts(None, {"vnet0": joint}, carriers)))
 
 
 def plan(here: Site, xml: str) -> Plan:
@@ -179,6 +189,12 @@ RUNNING = {
     "`coalesce`": change(ON, with_child("<coalesce><rx><frames max='7'/></rx></coalesce>")),
     "any other part of the frontend": change(ON, *FIXED),
 }
+#: What of `RUNNING` can be asked of a container.
+CONTAINER = {
+    name: asked
+    for name, asked in RUNNING.items()
+    if not re.search("passt|socket|stream|descriptor|portForward", name)
+}
 PERSISTENT = {
     "`connection`: deferred to attached": change(OFF, ON),
     "`connection`: attached to deferred": change(ON, OFF),
@@ -203,37 +219,40 @@ PERSISTENT = {
 def rows(heading: str) -> dict[str, dict[str, str]]:
     """Return the table below a heading: first cell → plane → cell."""
     table = MAPPING.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    cells = [
+    titles, _, *cells = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in table.splitlines()
         if line.startswith("| ")
     ]
-    return {name: {"tap": tap, "hub": hub} for name, tap, hub in cells[2:]}
+    planes = [title.removeprefix("plane ") for title in titles[1:]]
+    return {name: dict(zip(planes, said, strict=True)) for name, *said in cells}
 
 
-@pytest.mark.parametrize("plane", ["tap", "hub"])
 @pytest.mark.parametrize(
-    ("heading", "changes", "scope"),
+    ("heading", "changes", "scope", "planes"),
     [
-        ("While the domain runs", RUNNING, Scope.LIVE),
-        ("In the persistent definition", PERSISTENT, Scope.CONFIG),
+        ("While the domain runs", RUNNING, Scope.LIVE, ["tap", "hub"]),
+        ("While a container runs", CONTAINER, Scope.LIVE, ["veth"]),
+        ("In the persistent definition", PERSISTENT, Scope.CONFIG, ["tap", "hub"]),
     ],
 )
 def test_the_documented_mapping_is_true(
-    heading: str, changes: dict[str, Change], scope: Scope, plane: str
+    heading: str, changes: dict[str, Change], scope: Scope, planes: list[str]
 ) -> None:
     documented = rows(heading)
     assert list(documented) == list(changes)
     for name, asked in changes.items():
-        said = re.findall(r"`([^`]+)`", documented[name][plane].partition(" (")[0])
-        for wanted in asked.wanted:
-            held = Document(asked.present).root.attributes["type"] in PLANES[plane].KINDS
-            here = site(asked.present if held else ON, plane, scope)
-            if said[0].startswith("refused: "):
-                with pytest.raises(NicplugError, match=re.escape(said[0][len("refused: ") :])):
-                    plan(here, wanted)
-            else:
-                assert list(calls(plan(here, wanted))) == said, f"{name}: {wanted}"
+        assert list(documented[name]) == planes
+        for plane, cell in documented[name].items():
+            said = re.findall(r"`([^`]+)`", cell.partition(" (")[0])
+            for wanted in asked.wanted:
+                held = Document(asked.present).root.attributes["type"] in PLANES[plane].KINDS
+                here = site(asked.present if held else ON, plane, scope)
+                if said[0].startswith("refused: "):
+                    with pytest.raises(NicplugError, match=re.escape(said[0][len("refused: ") :])):
+                        plan(here, wanted)
+                else:
+                    assert list(calls(plan(here, wanted))) == said, f"{name}, plane {plane}: {wanted}"
 
 
 def test_every_backend_is_in_the_mapping() -> None:
