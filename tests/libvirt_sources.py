@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
-HERE = Path(__file__).parent
+FETCH = Path(__file__).parents[1] / "patches" / "debian-source"
 
 
 class SourcesError(Exception):
@@ -21,12 +22,20 @@ def libvirt_source() -> Path:
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(home) / "nicplug" / "libvirt-source"
-    if not directory.exists():
+    if directory.exists():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="libvirt-source.", dir=directory.parent) as scratch:
+        package, source = Path(scratch, "package"), Path(scratch, "source")
         # An end by a signal lets the script remove what it has begun.
-        command = ["timeout", "300", HERE / "debian-source", "libvirt", directory]
+        command = ["timeout", "300", FETCH, "libvirt", package]
         fetched = subprocess.run(command, capture_output=True, text=True, check=False)
-        if fetched.returncode or not directory.exists():
+        if fetched.returncode:
             raise SourcesError((fetched.stderr or fetched.stdout).strip()[-500:])
+        (tarball,) = (path for path in package.glob("*.orig.tar.*") if path.suffix != ".asc")
+        source.mkdir()
+        subprocess.run(["tar", "-xf", tarball, "-C", source, "--strip-components=1"], check=True)
+        source.rename(directory)
     return directory
 
 
