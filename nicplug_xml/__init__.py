@@ -14,9 +14,10 @@ if TYPE_CHECKING:
         SchemaError,
         UnsupportedError,
     )
-    from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Problem
+    from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Problem, Scope
     from nicplug_xml.operations import (
         attach_backend,
+        carry_out_plan,
         create,
         define,
         detach_backend,
@@ -46,8 +47,10 @@ __all__ = [
     "Plan",
     "Problem",
     "SchemaError",
+    "Scope",
     "UnsupportedError",
     "attach_backend",
+    "carry_out_plan",
     "create",
     "define",
     "detach_backend",
@@ -67,7 +70,7 @@ __all__ = [
 
 _MODULES = {
     "errors": ("NicplugError", "NotFoundError", "OperationError", "SchemaError", "UnsupportedError"),
-    "model": ("Backend", "Connection", "Interface", "InterfaceStatus", "Problem"),
+    "model": ("Backend", "Connection", "Interface", "InterfaceStatus", "Problem", "Scope"),
     "plan": ("Plan",),
     "rewrite": ("to_extended", "to_stock"),
     "schema": ("validate",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
+    from inspect import Signature
+
     from typing_extensions import dataclass_transform
 else:
 
@@ -15,6 +17,26 @@ else:
 _T = TypeVar("_T", bound="Frozen")
 
 
+class _Signature:
+    """What ``help``, editors and the API's reference show of a class's constructor."""
+
+    def __get__(self, _item: object, owner: type[Frozen]) -> Signature:
+        from inspect import Parameter, Signature
+
+        annotations = [getattr(base, "__annotations__", {}) for base in owner.__mro__]
+        kinds = {name: kind for found in annotations for name, kind in found.items()}
+        parameters = (
+            Parameter(
+                name,
+                Parameter.POSITIONAL_OR_KEYWORD,
+                default=Parameter.empty if number < owner._required else default,
+                annotation=kinds[name],
+            )
+            for number, (name, default) in enumerate(owner._fields.items())
+        )
+        return Signature(list(parameters))
+
+
 @dataclass_transform(frozen_default=True)
 class Frozen:
     """Like a class with ``@dataclass(frozen=True)``: annotations are fields, by which instances compare."""
@@ -22,6 +44,7 @@ class Frozen:
     #: The fields with their defaults, in order; and how many, the first ones, have none.
     _fields: ClassVar[dict[str, object]] = {}
     _required: ClassVar[int] = 0
+    __signature__ = _Signature()
 
     def __init_subclass__(cls) -> None:
         own = cls.__annotations__
@@ -54,8 +77,13 @@ class Frozen:
         return hash(_values(self))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
-        return f"{type(self).__qualname__}({fields})"
+        """Return what evaluates to an equal instance; a field that is as by default is left out."""
+        present = [
+            f"{name}={self.__dict__[name]!r}"
+            for number, (name, default) in enumerate(self._fields.items())
+            if number < self._required or self.__dict__[name] != default
+        ]
+        return f"{type(self).__qualname__}({', '.join(present)})"
 
 
 def replace(item: _T, **changes: object) -> _T:

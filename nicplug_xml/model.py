@@ -33,14 +33,21 @@ NEVER_PLUGGABLE = frozenset(("hostdev", "vdpa", "vhostuser"))
 UNTRUTHFUL_MODELS = frozenset(("e1000e",))
 
 
-class Connection(str, Enum):
-    """Whether a backend is attached to an interface."""
+class _Word(str, Enum):
+    """A word out of a few; it is a string, and its repr is what one writes for it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+class Connection(_Word):
+    """Whether a backend is attached to an interface: ``deferred`` (not yet, or no longer) or ``attached``."""
 
     DEFERRED = "deferred"
     ATTACHED = "attached"
 
 
-class Scope(str, Enum):
+class Scope(_Word):
     """Which of a domain's two states: libvirt's VIR_DOMAIN_AFFECT_LIVE or VIR_DOMAIN_AFFECT_CONFIG."""
 
     LIVE = "live"
@@ -161,6 +168,10 @@ class Interface(Frozen):
     link: str | None
     carrier: bool
     shown: bool = True
+
+    def __repr__(self) -> str:
+        names = " = ".join(dict.fromkeys(filter(None, (self.target, self.alias, self.mac))))
+        return f"<Interface {names}: {self.connection.value}, {self.backend!r}>"
 
     @cached_property
     def element(self) -> Element:

@@ -31,6 +31,9 @@ class Plan(Frozen):
     place: str = ""
     hint: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Plan to {self.summary}: {len(self.steps)} steps>"
+
     def __str__(self) -> str:
         if not self.steps:
             return f"{self.summary}: nothing to do"

@@ -21,6 +21,7 @@ from nicplug_xml.host.connection import open_connection
 from nicplug_xml.host.errors import translated
 from nicplug_xml.host.events import Occurrence, Subscription, listen_to_kernel, subscribe
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
+from nicplug_xml.planes import native
 
 if TYPE_CHECKING:
     import libvirt
@@ -76,6 +77,7 @@ def watch(
     :param uri: a libvirt URI; None for LIBVIRT_DEFAULT_URI or libvirt's own default.
     :param domains: names of those to tell about; empty for all.
     :param reconnect: wait for a libvirt that goes away; else the change ``disconnected`` is the last.
+    :returns: an iterator that waits for what happens next.
     :raises NicplugError: libvirt cannot be reached at first, or it tells of no events.
     """
     queue: SimpleQueue[Occurrence] = SimpleQueue()
@@ -145,6 +147,11 @@ def _place(backend: Backend | None) -> tuple[str | None, Mapping[str, str]] | No
 def _backend(backend: Backend | None) -> Backend | None:
     """Return a backend without what libvirt makes anew each time."""
     return None if backend is None else intended(backend)
+
+
+def _plane(change: Change) -> str | None:
+    status = change.after or change.before
+    return status.plane if status else None
 
 
 def _mac(change: Change) -> str:
@@ -242,7 +249,10 @@ class _Watcher:
             before = {scope: state for scope, state in before.items() if scope is not Scope.LIVE}
         found = tuple(differences(before, now, name, occurrences[-1].at, None))
         by = who(len({(change.scope, _mac(change)) for change in found}), kinds)
-        yield from self._told(*(replace(change, by=by) for change in found))
+        for change in found:
+            # Nothing is recorded of what libvirt itself holds: there it may have been either.
+            either = _plane(change) == native.NAME
+            yield from self._told(replace(change, by=None if either else by))
 
     def _of_domain(self, occurrence: Occurrence) -> Change:
         seen: Seen = (self._seen or {}).get(occurrence.uuid, ("", {}))[1]

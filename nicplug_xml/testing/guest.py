@@ -265,6 +265,9 @@ class Guest:
         self.console = console
         self._channel = Channel(channel) if isinstance(channel, Path) else channel
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
     @property
     def name(self) -> str:
         """The domain's name."""

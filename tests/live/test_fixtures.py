@@ -77,6 +77,7 @@ def test_guest_on_a_bridge(
 @ON_EMBEDDED
 def test_commands_in_the_guest(libvirt_guest: GuestFactory, libvirt_bridge: BridgeFactory) -> None:
     guest = libvirt_guest(interface(libvirt_bridge()))
+    assert repr(guest) == f"<Guest {guest.name}>"
     assert guest.run("echo 'a\\b'\nprintf '%s' \"c  d\"") == "a\\b\nc  d"
     assert len(guest.run("seq 1 20000", timeout=30).splitlines()) == 20000
     guest.run("sleep 100 &")

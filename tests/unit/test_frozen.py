@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -23,7 +24,25 @@ def test_fields_by_place_and_by_name() -> None:
     assert Point(1) == Point(1, 0) == Point(y=0, x=1)
     assert vars(Named(1, name="there")) == {"x": 1, "y": 0, "name": "there"}
     assert list(vars(Named(name="there", x=1))) == ["x", "y", "name"]
-    assert repr(Named(1, 2)) == "Named(x=1, y=2, name='here')"
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (Point(1), "Point(x=1)"),
+        (Point(0, 0), "Point(x=0)"),
+        (Named(1, 2), "Named(x=1, y=2)"),
+        (Named(1, name="it's"), 'Named(x=1, name="it\'s")'),
+    ],
+)
+def test_the_repr_is_what_makes_an_equal_one(item: Point, text: str) -> None:
+    assert repr(item) == text
+    assert eval(text) == item
+
+
+def test_the_signature_names_the_fields() -> None:
+    assert str(inspect.signature(Named)) == "(x: 'int', y: 'int' = 0, name: 'str' = 'here')"
+    assert inspect.signature(Point).bind(1, y=2).arguments == {"x": 1, "y": 2}
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,49 @@ from __future__ import annotations
 import pytest
 from lxml import etree
 
-from nicplug_xml import Backend, Problem, SchemaError
+from nicplug_xml import (
+    Backend,
+    Change,
+    Connection,
+    Interface,
+    InterfaceStatus,
+    Plan,
+    Problem,
+    SchemaError,
+)
 from nicplug_xml.backends import bridge, describe, network
+from nicplug_xml.model import Scope
 
 XML = "<backend type='bridge'><source bridge='br0'/></backend>"
+
+STATUS = InterfaceStatus(
+    "vm1", "vnet0", "52:54:00:00:00:01", "ua-lan", "vnet0", "virtio", "tap", Connection.ATTACHED,
+    Backend.of(XML), "up", True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Connection.DEFERRED,
+        Backend.of(XML),
+        Backend(None, ("<bandwidth/>",)),
+        STATUS,
+        Problem(3, 7, "/backend", "it is not valid", allowed=("bridge",)),
+        Change("moved", 1.5, "vm1", Scope.LIVE, STATUS, STATUS, "other"),
+    ],
+)
+def test_the_repr_is_what_makes_an_equal_one(item: object) -> None:
+    assert eval(repr(item)) == item
+
+
+def test_a_repr_is_short_where_there_is_a_lot_in_it() -> None:
+    nic = Interface(
+        "<interface/>", "52:54:00:00:00:01", "ua-lan", "ua-lan", "vnet0", "virtio", "tap",
+        Connection.DEFERRED, None, None, False,
+    )  # fmt: skip
+    assert repr(nic) == "<Interface vnet0 = ua-lan = 52:54:00:00:00:01: deferred, None>"
+    assert repr(Plan("unplug vnet0 of vm1", "ua-lan", Scope.LIVE)) == "<Plan to unplug vnet0 of vm1: 0 steps>"
 
 
 @pytest.mark.parametrize(
