@@ -1,4 +1,4 @@
-"""Write the manual pages beside this file: ``make man``."""
+"""Write the manual pages beside this file, and the reference of commands: ``make man``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ HERE = Path(__file__).parent
 
 
 def pages() -> dict[str, str]:
-    """Return each page's text by the name of its file."""
+    """Return each page's text by its path from here."""
     number = version("nicplug")
-    return {"nicplug.1": commands.render(number), "nicplug-xml.7": markdown.render(number)}
+    return {
+        "nicplug.1": commands.render(number),
+        "nicplug-xml.7": markdown.render(number),
+        "../commands.md": commands.render_markdown(),
+    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The documents are true: their sessions are run as they stand, and their links lead somewhere.
+"""The documents are true: their sessions are run as they stand.
 
 What is run is marked in a fenced block's first line; blocks of one document belong together and run in order:
 
 - ``xml guest=vm1``: an ``<interface>``; the domain with it, the tiny guest, is written to ``vm1.xml``.
-- ``xml file=NAME``, ``python file=NAME``: a file of that name.
+- ``xml patched=vm1``: the same, and the guest's QEMU is the one that has our patches.
+- ``xml file=NAME``, ``python file=NAME``, ``json file=NAME``: a file of that name.
+- ``python part=NAME``: what is in a script of docs/examples; tests/unit/test_examples.py looks.
 - ``console run``: after ``# `` a command for the host, after ``vm1# `` one for the guest vm1; below it what
   it prints.
 """
@@ -23,6 +25,8 @@ import pytest
 
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import Guest, channel_path, console_path, guest_xml, remove_domain
+from tests.live.conftest import emulator
+from tests.patched import prefix
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -33,7 +37,6 @@ DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 
 BLOCK = re.compile(r"^```(\w+)(?: (\w+)(?:=(\S+))?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:(\w+)|)# (.*(?:(?<=\\)\n.*)*)\n((?:(?!\w*# ).*\n)*)", re.MULTILINE)
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 #: What may differ from one run to the next, and what is compared in its place.
 VOLATILE = (
@@ -68,10 +71,12 @@ class Session:
         self._environment = {**os.environ, **ours}
 
     def prepare(self, block: Block) -> None:
-        """Write the file that the block is."""
+        """Write the file that a block ``guest``, ``patched`` or ``file`` is."""
         name, text = block.value, block.text
-        if block.kind == "guest":
-            name, text = f"{name}.xml", guest_xml(name, text, workdir=self._directory)
+        if block.kind in ("guest", "patched"):
+            qemu = prefix("qemu-7.2") / "bin" / "qemu-system-x86_64" if block.kind == "patched" else None
+            devices = emulator(qemu) if qemu else ""
+            name, text = f"{name}.xml", guest_xml(name, text, workdir=self._directory, devices_xml=devices)
         (self._directory / name).write_text(text)
 
     def run(self, guest: str, command: str) -> str:
@@ -132,8 +137,9 @@ RUNNABLE = [document for document in DOCUMENTS if any(block.kind == "run" for bl
 @pytest.mark.parametrize("document", RUNNABLE, ids=lambda path: path.name)
 def test_the_session_is_true(document: Path, session: Session) -> None:
     for block in blocks(document):
-        if block.kind != "run":
+        if block.kind in ("guest", "patched", "file"):
             session.prepare(block)
+        if block.kind != "run":
             continue
         assert not COMMAND.sub("", block.text), f"{document.name}: what is before the first prompt?"
         for guest, command, told in COMMAND.findall(block.text):
@@ -144,20 +150,3 @@ def test_the_session_is_true(document: Path, session: Session) -> None:
                 time.sleep(0.2)
                 seen = session.run(guest, command)
             assert lines(seen) == lines(told), f"{document.name}: {guest}# {command}"
-
-
-def anchors(document: Path) -> set[str]:
-    """Return the anchors that a document's headings have."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(BLOCK, "", document.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
-    for link in LINK.findall(re.sub(BLOCK, "", document.read_text())):
-        if "://" in link:
-            continue
-        path, _, anchor = link.partition("#")
-        target = document.parent / path if path else document
-        assert target.exists(), f"{document.name} links to {link}"
-        assert not anchor or anchor in anchors(target), f"{document.name} links to {link}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,44 @@ def test_all_names_are_there_sorted() -> None:
         assert getattr(nicplug_xml, name).__doc__
     with pytest.raises(AttributeError, match="nonsense"):
         nicplug_xml.nonsense  # noqa: B018
+
+
+FUNCTIONS = [name for name in nicplug_xml.__all__ if inspect.isfunction(getattr(nicplug_xml, name))]
+CLASSES = [name for name in nicplug_xml.__all__ if hasattr(getattr(nicplug_xml, name), "_fields")]
+
+
+def documented(docstring: str | None) -> list[str]:
+    return re.findall(r"^\s*:param (\w+):", docstring or "", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstrings_say_what_is_taken_returned_and_raised(name: str) -> None:
+    function = getattr(nicplug_xml, name)
+    said = function.__doc__
+    assert ":returns: " in said
+    if other := re.search(r"that `(\w+)` carries out; arguments and errors as there\.", said):
+        same = inspect.signature(getattr(nicplug_xml, other[1])).parameters
+        assert inspect.signature(function).parameters == same
+        return
+    assert documented(said) == list(inspect.signature(function).parameters)
+    assert re.search(r":raises \w+: ", said)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_docstrings_say_what_the_fields_are(name: str) -> None:
+    cls = getattr(nicplug_xml, name)
+    assert documented(cls.__doc__) == list(cls._fields)
+    for member, value in vars(cls).items():
+        if not member.startswith("_") and callable(getattr(value, "__func__", value)):
+            function = getattr(cls, member)
+            taken = [one for one in inspect.signature(function).parameters if one != "self"]
+            assert all(one in function.__doc__ for one in taken), member
+
+
+def test_every_name_is_in_the_reference() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    listed = re.findall(r"^\.\. auto\w+:: (\w+)$", document, re.MULTILINE)
+    assert sorted(listed) == nicplug_xml.__all__
 
 
 @pytest.mark.parametrize(

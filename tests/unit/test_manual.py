@@ -1,4 +1,4 @@
-"""The manual pages say what ``--help`` and docs/format.md say, and are well-formed."""
+"""The manual pages and docs/commands.md say what ``--help`` and docs/format.md say, and are well-formed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nicplug_xml.cli.arguments import COMMANDS
+from nicplug_xml.cli.arguments import COMMANDS, command_parser
 from nicplug_xml.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_the_pages_are_up_to_date() -> None:
     import json
 
     pages = json.loads(ran.stdout)
-    assert set(pages) == set(PAGES)
+    assert set(pages) == {*PAGES, "../commands.md"}
     for name, text in pages.items():
         assert (MANUAL / name).read_text(encoding="utf-8") == text, f"docs/man/{name} is old: 'make man'"
 
@@ -63,6 +63,16 @@ def test_what_help_says_of_all_commands_is_in_the_manual(capsys: pytest.CaptureF
         for line in re.search(rf"^{title}:\n((?:  .*\n)+)", said, re.MULTILINE)[1].splitlines():  # type: ignore[index]
             for part in re.split(r" {2,}", line.strip()):
                 assert plain(part) in page
+
+
+def test_every_option_is_in_the_reference_of_commands() -> None:
+    document = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", document, re.MULTILINE | re.DOTALL))
+    assert list(sections) == list(COMMANDS)
+    for name, section in sections.items():
+        for action in command_parser(name)._actions:
+            for option in set(action.option_strings) - {"-h", "--help", "-c", "--connect", "--json"}:
+                assert re.search(rf"^\| .*`{option}[ `]", section, re.MULTILINE), f"{name}: {option}"
 
 
 def test_what_format_md_says_is_in_the_manual() -> None:
