@@ -26,7 +26,7 @@ from nicplug_xml.testing.ovs import OvsBridge, PrivateOvs
 if TYPE_CHECKING:
     import libvirt
 
-_WAYS = ("to the guest", "from the guest")
+WAYS = ("to the guest", "from the guest")
 _PINGS, _INTERVAL = 20, 0.02
 _PATIENCE = 30
 
@@ -37,14 +37,14 @@ _NO_OFFLOADS = (
 )
 
 
-class _FarEnd(Protocol):
+class FarEnd(Protocol):
     """Who the guest talks to."""
 
     def run(self, command: str) -> str:
         """Run a command there, and return what it prints."""
 
 
-class _Path(NamedTuple):
+class Way(NamedTuple):
     """A way from a guest's NIC to somebody.
 
     :param address: the guest's, as the far end knows it.
@@ -53,7 +53,7 @@ class _Path(NamedTuple):
     """
 
     address: str
-    far: _FarEnd
+    far: FarEnd
     plug: Callable[[], object] = lambda: None
 
 
@@ -66,9 +66,9 @@ class _Pair(NamedTuple):
     """
 
     what: str
-    nicplug: _Path
+    nicplug: Way
     by: str
-    stock: _Path
+    stock: Way
     goal: Goal | None = Goal("≥", 0.95)
 
 
@@ -86,13 +86,13 @@ def measure(
     figures = []
     with ExitStack() as resources:
         for pair in _pairs(conn, switch, workdir, resources):
-            own, stock = side_by_side(rounds, _through(pair.nicplug, seconds), _through(pair.stock, seconds))
+            own, stock = side_by_side(rounds, through(pair.nicplug, seconds), through(pair.stock, seconds))
             figures += [
                 Figure(
                     f"{pair.what}, {way}", numbers(own[way], "Mb/s", more_is_better=True),
                     numbers(stock[way], "Mb/s", more_is_better=True), pair.by, goal=pair.goal,
                 )
-                for way in _WAYS
+                for way in WAYS
             ]  # fmt: skip
             trip = "round trip"
             figures.append(
@@ -139,39 +139,39 @@ def _pairs(
     def plugged(backend: object) -> Callable[[], object]:
         return lambda: attach_backend(guest.dom, _mac(1), backend)
 
-    def own(number: int, far: _FarEnd, backend: object) -> _Path:
-        return _Path(_host(_near(number)), far, plugged(backend))
+    def own(number: int, far: FarEnd, backend: object) -> Way:
+        return Way(_host(_near(number)), far, plugged(backend))
 
-    def theirs(number: int, far: _FarEnd) -> _Path:
-        return _Path(_host(_near(number)), far)
+    def theirs(number: int, far: FarEnd) -> Way:
+        return Way(_host(_near(number)), far)
 
     yield _Pair(
         "bridge",
-        own(1, _Outside(on_blue), bridge.backend(blue.name)),
+        own(1, Outside(on_blue), bridge.backend(blue.name)),
         "stock tap in it",
-        theirs(11, _Outside(on_blue)),
+        theirs(11, Outside(on_blue)),
     )
     yield _Pair(
         "direct",
-        own(2, _Outside(lower), direct.backend(lower.here)),
+        own(2, Outside(lower), direct.backend(lower.here)),
         "stock macvtap",
-        theirs(12, _Outside(lower)),
+        theirs(12, Outside(lower)),
     )
     yield _Pair(
         "ovs",
-        own(3, _Outside(on_ovs), ovs.backend(open_vswitch.name)),
+        own(3, Outside(on_ovs), ovs.backend(open_vswitch.name)),
         "stock tap in it, no offloads",
-        theirs(13, _Outside(on_ovs)),
+        theirs(13, Outside(on_ovs)),
     )
     yield _Pair(
         "netdev",
-        own(4, _Outside(wire), netdev.backend(wire.here)),
+        own(4, Outside(wire), netdev.backend(wire.here)),
         "stock tap and such a device in a bridge",
-        theirs(14, _Outside(port)),
+        theirs(14, Outside(port)),
     )
     yield _Pair(
-        "cable", own(5, _Inside(other), cable.backend(other.name, _mac(5))),
-        "two stock taps in a bridge", theirs(15, _Inside(other)),
+        "cable", own(5, Inside(other), cable.backend(other.name, _mac(5))),
+        "two stock taps in a bridge", theirs(15, Inside(other)),
     )  # fmt: skip
     other.remove()
     detach_backend(guest.dom, _mac(1))
@@ -179,8 +179,8 @@ def _pairs(
     held.set_address(_mac(6), _near(6))
     attach_backend(held.dom, _mac(6), bridge.backend(blue.name))
     yield _Pair(
-        "bridge on plane hub", _Path(_host(_near(6)), _Outside(on_blue)),
-        "stock tap in it", theirs(11, _Outside(on_blue)), goal=None,
+        "bridge on plane hub", Way(_host(_near(6)), Outside(on_blue)),
+        "stock tap in it", theirs(11, Outside(on_blue)), goal=None,
     )  # fmt: skip
 
 
@@ -199,13 +199,13 @@ def _booting(
     return boot
 
 
-def _through(path: _Path, seconds: int) -> Variant:
+def through(path: Way, seconds: int) -> Variant:
     def variant() -> dict[str, float]:
         path.plug()
         _until_answered(path)
         client = f"iperf3 -c {path.address} -t {seconds} -J"
         measured = {}
-        for way, option in zip(_WAYS, ("", " -R"), strict=True):
+        for way, option in zip(WAYS, ("", " -R"), strict=True):
             measured[way] = _received(path, client + option)
         pings = path.far.run(f"ping -c {_PINGS} -i {_INTERVAL} {path.address}")
         trips = [float(found) for found in re.findall(r"time=([\d.]+) ms", pings)]
@@ -215,7 +215,7 @@ def _through(path: _Path, seconds: int) -> Variant:
     return variant
 
 
-def _received(path: _Path, command: str) -> float:
+def _received(path: Way, command: str) -> float:
     """Return how many Mb/s have arrived."""
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -233,7 +233,7 @@ def _received(path: _Path, command: str) -> float:
         time.sleep(0.2)
 
 
-def _until_answered(path: _Path) -> None:
+def _until_answered(path: Way) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -244,7 +244,7 @@ def _until_answered(path: _Path) -> None:
                 raise
 
 
-class _Outside:
+class Outside:
     """A peer of the guest's."""
 
     def __init__(self, peer: Peer) -> None:
@@ -255,7 +255,7 @@ class _Outside:
         return self._peer.run(command.split())
 
 
-class _Inside:
+class Inside:
     """Another guest."""
 
     def __init__(self, guest: Guest) -> None:

@@ -100,7 +100,7 @@ class _Bare:
         return []
 
     def _open(self, step: OpenTap) -> None:
-        self._descriptors[step.name] = open_tap(step.bridge, step.mac, step.isolated)
+        (self._descriptors[step.names[0]],) = open_tap(step.bridge, step.mac, step.isolated)
 
     def _send(self, request: str, name: str) -> None:
         import libvirt_qemu

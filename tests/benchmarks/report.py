@@ -16,6 +16,7 @@ from nicplug_xml.testing.commands import run
 
 _ROOT = Path(__file__).parents[2]
 DOCS = _ROOT / "docs" / "benchmarks.md"
+PICTURE = _ROOT / "docs" / "swap.svg"
 _BEGIN = "<!-- figures: written by 'make bench', down to the next mark -->\n"
 _END = "<!-- end of figures -->\n"
 
