@@ -11,7 +11,7 @@ from nicplug_xml.document import Element, decode
 from nicplug_xml.errors import NicplugError, UnsupportedError
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import Backend, Problem
-from nicplug_xml.planes import PLANES, Plane, choose
+from nicplug_xml.planes import PATCHED, PLANES, Plane, choose
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
 
 #: The kernel's IFNAMSIZ, without the byte that ends a name.
@@ -204,7 +204,11 @@ def _kinds(nic: Nic, name: str | None) -> Iterator[Problem]:
 
 
 def _other_planes(kind: str, plane: Plane) -> str:
-    others = [name for name, other in PLANES.items() if kind in other.KINDS and other.DRIVER == plane.DRIVER]
+    others = [
+        name
+        for name, other in PLANES.items()
+        if kind in other.KINDS and other.DRIVER == plane.DRIVER and name not in PATCHED
+    ]
     if others:
         return f"plane {' and plane '.join(others)} can"
     return f"no plane can; this one has {', '.join(sorted(plane.KINDS))}"

@@ -106,14 +106,18 @@ class Passt(Endpoint):
 
 
 class Descriptor(Endpoint):
-    """A file descriptor that the caller has opened; it stays the caller's.
+    """A file descriptor that the caller has opened, or one for each queue; they stay the caller's.
 
-    :param fd: its number in this process.
-    :param type: the QEMU netdev type that takes it: ``tap`` for taps and macvtaps, or ``socket``.
+    :param fds: their numbers in this process.
+    :param type: the QEMU netdev type that takes them: ``tap`` for taps and macvtaps, or ``socket``.
     """
 
-    fd: int
+    fds: tuple[int, ...]
     type: str
+
+
+class LibvirtsOwn(Endpoint):
+    """What libvirt itself makes of a backend, by which no plane of ours is to join anything."""
 
 
 class NetworkPort(Endpoint):

@@ -16,13 +16,15 @@ class Facts(Frozen):
         believed.
     :param joints: what each host device of the domain's NICs is joined to, None for nothing, by the device's
         name. What is recorded is believed of a device that is not in it: it is not this host's.
-    :param carriers: whether the guest sees a carrier, by the name of its NIC's host device, where it is not
+    :param carriers: whether the guest sees a carrier, by what our metadata names its NIC by, where it is not
         libvirt's XML that tells.
+    :param peers: the netdev that each of QEMU's NICs has now, by the NIC's id; None where QEMU was not asked.
     """
 
     netdevs: Collection[str] | None = None
     joints: Mapping[str, Joint | None] = MappingProxyType({})
     carriers: Mapping[str, bool] = MappingProxyType({})
+    peers: Mapping[str, str] | None = None
 
 
 #: Of a domain that does not run, or when only the XML is to be looked at.

@@ -71,10 +71,12 @@ def key_of(interface: Element) -> str:
 
 
 def entry_of(interface: Element, entries: Mapping[str, Entry]) -> Entry | None:
-    """Return the entry that names this ``<interface>``, or None.
+    """Return the entry that names this ``<interface>``, or None; ``connection`` in libvirt's XML comes first.
 
     :param entries: entries by their keys.
     """
+    if "connection" in interface.attributes:
+        return None
     return entries.get(key_of(interface)) or entries.get((interface.get("mac", "address") or "").lower())
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
-from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
+from nicplug_xml.errors import NotFoundError, SchemaError
 from nicplug_xml.facts import NOT_ASKED
 from nicplug_xml.frozen import replace
-from nicplug_xml.host.connection import default_plane, ensure_parking, parking_kind
+from nicplug_xml.host.connection import default_plane, ensure_parking, offered_planes, parking_kind
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
-from nicplug_xml.planes import tap, veth
+from nicplug_xml.planes import hub, swap, tap, veth
 from nicplug_xml.planner import Site
 from nicplug_xml.stock import interfaces_of, parse_domain
 from nicplug_xml.surroundings import Surroundings
@@ -37,7 +37,10 @@ def define(
 ) -> libvirt.virDomain:
     """Define a persistent domain from extended XML.
 
-    :param conn: a libvirt connection.
+    In the place of virDomainDefineXML
+    (https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainDefineXML).
+
+    :param conn: the connection, libvirt-python's own object.
     :param xml: extended (or stock) domain XML.
     :param plane: the plane to hold the pluggable interfaces, or ``auto``.
     :param check: whether to hold the XML against the schema; libvirt by itself drops what it does not know.
@@ -49,11 +52,18 @@ def define(
 
 
 def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvirt.virDomain:
-    """Start a transient domain from extended XML; arguments and errors as for `define`.
+    """Start a transient domain from extended XML.
 
-    Attached interfaces that only the monitor can plug in are plugged in once the domain runs.
+    In the place of virDomainCreateXML
+    (https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainCreateXML). Attached interfaces that
+    libvirt does not plug in by itself are plugged in once the domain runs.
 
+    :param conn: the connection, libvirt-python's own object.
+    :param xml: extended (or stock) domain XML.
+    :param plane: the plane to hold the pluggable interfaces, or ``auto``.
     :returns: the running domain.
+    :raises SchemaError: the XML is not valid; nothing was started.
+    :raises NicplugError: libvirt refuses, or an interface could not be plugged in; no domain runs.
     """
     dom = _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
     try:
@@ -72,9 +82,14 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
 
 
 def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
-    """Return the domain's extended XML.
+    """Return a domain's extended XML.
 
+    In the place of virDomainGetXMLDesc
+    (https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainGetXMLDesc).
+
+    :param dom: the domain, libvirt-python's own object.
     :param flags: libvirt's VIR_DOMAIN_XML_{INACTIVE,SECURE,…}.
+    :returns: the document: of a running domain what is true now, with VIR_DOMAIN_XML_INACTIVE its definition.
     :raises NicplugError: libvirt refuses.
     """
     from nicplug_xml.rewrite import to_extended
@@ -104,7 +119,11 @@ def interface_xml(dom: libvirt.virDomain, interface: str) -> tuple[InterfaceStat
 def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[InterfaceStatus]:
     """Return what is true of each interface of a domain, stock interfaces included.
 
+    It warns (`UserWarning`) of metadata that matches no interface, and of a carrier that leads nowhere.
+
+    :param dom: the domain, libvirt-python's own object.
     :param inactive: look at the persistent definition, also when the domain runs.
+    :returns: one object for each ``<interface>``, in the order of the XML.
     :raises NicplugError: libvirt refuses.
     """
     domain = Domain(dom)
@@ -136,7 +155,10 @@ def plan_attach(
     announce: bool = True,
     link: str | None = None,
 ) -> Plan:
-    """Return the plan that `attach_backend` carries out; arguments and errors as there."""
+    """Return the plan that `attach_backend` carries out; arguments and errors as there. Nothing is changed.
+
+    :returns: the plan, for `carry_out_plan`; without steps when everything is so already.
+    """
     given = None if backend is None else _given(backend)
     descriptor = _descriptor(tuple(fds))
     if descriptor is not None:
@@ -162,12 +184,14 @@ def attach_backend(
 ) -> InterfaceStatus:
     """Plug an interface in; one that is attached is moved, and comes back when the move fails.
 
+    :param dom: the domain, libvirt-python's own object.
     :param interface: MAC, alias or target device.
     :param backend: a ``<backend>`` document, such an lxml element, or a `Backend`; None for the intended one.
         Bandwidth, filter, port and VLAN that it does not name stay as they are.
     :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
     :param fds: an open file descriptor to plug in instead: a tap, a macvtap or a connected stream socket. It
-        stays the caller's. Plane ``hub`` takes one; plane ``tap`` keeps its own.
+        stays the caller's. Plane ``hub`` takes one, plane ``swap`` one for each of the NIC's queues; plane
+        ``tap`` keeps its own.
     :param announce: have QEMU announce the NIC to its new neighbours.
     :param link: ``up`` or ``down`` sets the administrator's link as well; None leaves it.
     :returns: what is true afterwards; its `changed` is false when everything was so before.
@@ -181,13 +205,17 @@ def attach_backend(
 
 
 def plan_detach(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> Plan:
-    """Return the plan that `detach_backend` carries out; arguments and errors as there."""
+    """Return the plan that `detach_backend` carries out; arguments and errors as there. Nothing is changed.
+
+    :returns: the plan, for `carry_out_plan`; without steps when everything is so already.
+    """
     return _plan(dom, partial(_find, interface), flags, Site.detach)
 
 
 def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> InterfaceStatus:
     """Unplug an interface; what it was plugged into becomes its intended backend.
 
+    :param dom: the domain, libvirt-python's own object.
     :param interface: MAC, alias or target device.
     :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
     :returns: what is true afterwards; its `changed` is false when it was unplugged before.
@@ -199,7 +227,10 @@ def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) ->
 
 
 def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> Plan:
-    """Return the plan that `set_link` carries out; arguments and errors as there."""
+    """Return the plan that `set_link` carries out; arguments and errors as there. Nothing is changed.
+
+    :returns: the plan, for `carry_out_plan`; without steps when everything is so already.
+    """
     state = "up" if up else "down"
     return _plan(dom, partial(_find, interface), flags, lambda site: site.set_link(state))
 
@@ -207,6 +238,7 @@ def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: in
 def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> InterfaceStatus:
     """Set the administrator's link; it survives plugging and unplugging.
 
+    :param dom: the domain, libvirt-python's own object.
     :param interface: MAC, alias or target device; one that is not pluggable will do.
     :param up: whether the guest is to see a carrier while the interface is attached.
     :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
@@ -218,7 +250,10 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
 
 
 def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: bool = True) -> Plan:
-    """Return the plan that `update_device` carries out; arguments and errors as there."""
+    """Return the plan that `update_device` carries out; arguments and errors as there. Nothing is changed.
+
+    :returns: the plan, for `carry_out_plan`; without steps when everything is so already.
+    """
     from nicplug_xml import updating
 
     given = updating.parse(xml)
@@ -240,8 +275,11 @@ def update_device(
 ) -> InterfaceStatus:
     """Change an interface to what its XML says, as virDomain.updateDeviceFlags does, to any backend.
 
-    An interface that is not pluggable is left to libvirt: it gets the XML as it is.
+    In the place of virDomainUpdateDeviceFlags
+    (https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainUpdateDeviceFlags). An interface that is
+    not pluggable is left to libvirt: it gets the XML as it is.
 
+    :param dom: the domain, libvirt-python's own object.
     :param xml: the whole ``<interface>``, found by its MAC (by alias and address where several have that).
         What it leaves out is to go, but for address, alias, target and model. Without ``connection`` it stays
         as it is: attached is moved, and of deferred the intended backend changes.
@@ -285,8 +323,12 @@ def _plan(
 def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None = None) -> InterfaceStatus:
     """Carry out a plan that a ``plan_…`` function made for that domain.
 
+    A plan is of what was true when it was made: carry it out at once.
+
+    :param dom: the domain, libvirt-python's own object.
+    :param plan: the plan.
     :param observer: told of each step that is done, with the seconds it took.
-    :returns: what is true of the interface afterwards.
+    :returns: what is true of the interface afterwards; its `changed` is false for a plan without steps.
     :raises NicplugError: as the operation that the plan is of.
     """
     domain = Domain(dom)
@@ -316,16 +358,11 @@ def _valid_backend(xml: str) -> Backend:
 
 
 def _descriptor(fds: tuple[int, ...]) -> Descriptor | None:
-    if len(fds) > 1:
-        raise UnsupportedError(
-            f"{len(fds)} descriptors are queues of one backend, and no plane takes more than one queue",
-            hint="hand in one",
-        )
     if not fds:
         return None
     from nicplug_xml.host.tap import netdev_type
 
-    return Descriptor(fds[0], netdev_type(fds[0]))
+    return Descriptor(fds, netdev_type(fds))
 
 
 def _find(name: str, domain: Domain, scope: Scope, found: Sequence[Interface]) -> Interface:
@@ -392,9 +429,37 @@ def _make(
         raise SchemaError(
             f"the domain XML is not valid: {problems[0]}", hint="'nicplug validate' shows all that is wrong"
         )
-    chosen = default_plane(conn) if plane == "auto" else plane
-    stock = to_stock(xml, plane=chosen, parking=parking_kind(conn), recorded=recorded_planes(conn, xml))
-    if any(nic.plane in (tap.NAME, veth.NAME) for nic in view(parse_domain(stock).root).interfaces):
+    chosen, offered = _chosen(conn, xml, plane)
+    stock = to_stock(
+        xml, plane=chosen, parking=parking_kind(conn), recorded=recorded_planes(conn, xml), offered=offered
+    )
+    planes = {nic.plane for nic in view(parse_domain(stock).root).interfaces}
+    if swap.NAME in planes:
+        from nicplug_xml.host.emulator import require_replacing
+
+        require_replacing(conn, stock)
+    if planes & {tap.NAME, veth.NAME}:
         ensure_parking(conn)
     with translated():
         return make(stock)
+
+
+def _chosen(conn: libvirt.virConnect, xml: str, plane: str) -> tuple[str, Collection[str]]:
+    """Return which plane a user's choice means on a connection; and for ``auto`` what is offered there."""
+    if plane != "auto" or "connection" not in xml:
+        return plane, ()
+    chosen = default_plane(conn)
+    offered = set(offered_planes(conn, xml) if chosen == "auto" else ())
+    kinds = {
+        nic.attributes.get("type")
+        for nic in interfaces_of(parse_domain(xml).root)
+        if "connection" in nic.attributes
+    }
+    # Only for what no tap can be is QEMU asked, which takes its time.
+    if chosen == hub.NAME or kinds - tap.KINDS - {None}:
+        from nicplug_xml.host.emulator import can_replace
+
+        if can_replace(conn, xml):
+            offered.add(swap.NAME)
+            chosen = swap.NAME if chosen == hub.NAME else chosen
+    return chosen, offered

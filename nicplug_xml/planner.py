@@ -6,13 +6,13 @@ from typing import Protocol
 
 from nicplug_xml import backends
 from nicplug_xml.backends import cable
-from nicplug_xml.endpoints import CableTo, Descriptor, Endpoint, MacvtapOn
+from nicplug_xml.endpoints import CableTo, Descriptor, Endpoint, LibvirtsOwn, MacvtapOn
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface, Scope
 from nicplug_xml.plan import Plan
-from nicplug_xml.planes import PLANES, Plane, tap
+from nicplug_xml.planes import PLANES, Plane, native, tap
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import Announce, Check, Expected, Join, OfOther, Part, Record, Step
 from nicplug_xml.view import View
@@ -291,6 +291,8 @@ class Site(Frozen):
 
     def _endpoint(self, backend: Backend) -> Endpoint:
         """Return what a backend looks like from the host, when the domain runs."""
+        if self.nic.plane == native.NAME:
+            return LibvirtsOwn()
         named = backend.type == "network" and self.scope is Scope.LIVE
         network = self.surroundings.network(backend.source.get("network", "")) if named else ""
         endpoint = backends.endpoint(backend, network)
@@ -320,8 +322,10 @@ class Site(Frozen):
 
     def _record(
         self, connection: Connection, link: str | None, backend: Backend | None, shown: bool = False
-    ) -> Record:
-        """Record what the stock XML does not show."""
+    ) -> Step:
+        """Record what the stock XML does not show; a libvirt that shows it all carries it out."""
+        if self.nic.plane == native.NAME:
+            return native.update(self.nic, connection, backend, link, self.scope)
         entry = next(entry for entry in self.view.entries if entry.key == self.nic.key)
         keys = frozenset(nic.key for nic in self.view.interfaces)
         if connection is Connection.ATTACHED and shown:

@@ -9,7 +9,7 @@ there. libvirt drops those, and its own order is used then.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from zlib import crc32
 
 from nicplug_xml import metadata
@@ -19,7 +19,7 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import replace
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, UNTRUTHFUL_MODELS, Backend, Connection
-from nicplug_xml.planes import PLANES, Plane, choose, hub, tap, veth
+from nicplug_xml.planes import PLANES, Plane, choose, hub, native, swap, tap, veth
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain, put_children, put_link, swapped
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
@@ -32,16 +32,18 @@ def to_stock(
     plane: str = "auto",
     parking: str = "network",
     recorded: Mapping[str, str] | None = None,
+    offered: Collection[str] = frozenset(),
 ) -> str:
     """Rewrite extended domain XML to what stock libvirt understands.
 
     :param xml: a domain document. Text without ``connection`` on an interface is returned as it is.
     :param plane: the plane that is to hold the pluggable interfaces; ``auto`` is plane tap for those whose
-        backend it can have, and plane hub for the others.
+        backend it can have, and plane hub for the others. What plane ``native`` is to hold stays as it is.
     :param parking: where plane ``tap`` parks what is not plugged in: ``network``, or ``bridge`` for a
         connection without a network driver.
     :param recorded: planes by the names that the metadata has for interfaces: what ``auto`` means for these,
         where that plane can have the backend.
+    :param offered: those of `nicplug_xml.planes.PATCHED` that are there; ``auto`` prefers them.
     :returns: the stock document.
     :raises SchemaError: the document is malformed or refused, or an interface cannot be what it says.
     :raises UnsupportedError: there is no such plane.
@@ -57,7 +59,7 @@ def to_stock(
         return text
     if parking not in tap.PARKING:
         raise SchemaError(f"there is no parking place '{parking}'", hint="use network or bridge")
-    _Rewriter(document, interfaces, plane, parking, recorded or {}).rewrite(pluggable)
+    _Rewriter(document, interfaces, plane, parking, recorded or {}, offered).rewrite(pluggable)
     return document.edited()
 
 
@@ -103,12 +105,14 @@ class _Rewriter:
         plane: str,
         parking: str,
         recorded: Mapping[str, str],
+        offered: Collection[str],
     ) -> None:
         self.document = document
         self.interfaces = interfaces
         self.plane = plane
         self.parking = parking
         self.recorded = recorded
+        self.offered = offered
         self._aliases = {found.decode() for found in _ALIAS.findall(document.data)}
 
     def rewrite(self, pluggable: list[Element]) -> None:
@@ -117,9 +121,14 @@ class _Rewriter:
                 f"<{self.document.root.name}> holds an interface with connection=",
                 hint="only <domain> documents can have one",
             )
-        entries = [self._interface(element) for element in pluggable]
-        named = {id(element): entry.key for element, entry in zip(pluggable, entries, strict=True)}
-        keys = [named.get(id(element), metadata.key_of(element)) for element in self.interfaces]
+        made = {id(element): self._interface(element) for element in pluggable}
+        entries = [entry for entry in made.values() if entry is not None]
+        if not entries:
+            return
+        keys = [
+            entry.key if (entry := made.get(id(element))) else metadata.key_of(element)
+            for element in self.interfaces
+        ]
         for entry in entries:
             if keys.count(entry.key) > 1:
                 raise SchemaError(
@@ -127,16 +136,24 @@ class _Rewriter:
                     hint="give each an <alias name='ua-…'/> of its own; in a container, a MAC",
                 )
         for name, plane in PLANES.items():
-            plane.provision(self.document, [entry.key for entry in entries if entry.plane == name])
+            held = {
+                entry.key: element
+                for element in pluggable
+                if (entry := made[id(element)]) and entry.plane == name
+            }
+            plane.provision(self.document, held)
         present = metadata.find(self.document.root)
         stock = {key for key, item in zip(keys, self.interfaces, strict=True) if item not in pluggable}
         kept = [entry for entry in metadata.parse(present) if entry.key in stock]
         self._record([*kept, *entries], present)
 
-    def _interface(self, element: Element) -> Entry:
+    def _interface(self, element: Element) -> Entry | None:
+        """Rewrite an interface; return what is to be recorded of it, None where libvirt itself holds it."""
         number = self.interfaces.index(element) + 1
         plane = self._choose(element)
         connection = _connection(element, f"/domain/devices/interface[{number}]", plane)
+        if plane.NAME == native.NAME:
+            return None
         key, generated, alias = metadata.key_of(element), "", ""
         new: list[str] = []
         if plane.DRIVER == "lxc" and key.startswith(metadata.USER_ALIAS):
@@ -176,7 +193,7 @@ class _Rewriter:
         held = PLANES.get(self.recorded.get(metadata.key_of(element), ""))
         if self.plane == "auto" and held is not None and (kind is None or kind in held.KINDS):
             return held
-        return choose(self.plane, kind, driver)
+        return choose(self.plane, kind, driver, self.offered)
 
     def _new_alias(self, number: int) -> str:
         """Make an alias that no device of the domain has, nor another interface has been given."""
@@ -238,6 +255,10 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
     if plane.NAME == hub.NAME and (element.get("driver", "queues") or "1") != "1":
         raise SchemaError(
             f"{path}: plane '{plane.NAME}' has one queue for a NIC", hint="leave queues out, or use plane tap"
+        )
+    if plane.NAME == swap.NAME and element.get("driver", "name") == "vhost":
+        raise SchemaError(
+            f"{path}: QEMU does not replace a netdev that uses vhost", hint="leave it out, or say name='qemu'"
         )
     if element.get("model", "type") in UNTRUTHFUL_MODELS:
         raise SchemaError(

@@ -32,11 +32,11 @@ class Host(Protocol):
     def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
         """Carry out a QEMU monitor command and return what it returns."""
 
-    def open_tap(self, name: str, bridge: str, mac: str, isolated: bool) -> None:
-        """Make a tap that is a port of a bridge, and keep its descriptor under `name`."""
+    def open_tap(self, names: Sequence[str], bridge: str, mac: str, isolated: bool) -> None:
+        """Make a tap that is a port of a bridge, and keep a descriptor for each queue, under these names."""
 
-    def open_macvtap(self, name: str, device: str, mode: str, mac: str) -> None:
-        """Make a macvtap on a device, and keep its descriptor under `name`."""
+    def open_macvtap(self, names: Sequence[str], device: str, mode: str, mac: str) -> None:
+        """Make a macvtap on a device, and keep a descriptor for each queue, under these names."""
 
     def start_passt(self, name: str, options: Sequence[str]) -> None:
         """Start passt, and keep the descriptor of a socket to it under `name`."""
@@ -210,9 +210,12 @@ class RequireNetdev(Frozen):
 
 
 class OpenTap(Frozen):
-    """Make a tap in a bridge. It lives as long as a descriptor of it: QEMU's end is its own."""
+    """Make a tap in a bridge. It lives as long as a descriptor of it: QEMU's end is its own.
 
-    name: str
+    :param names: of its descriptors, one for each queue.
+    """
+
+    names: tuple[str, ...]
     bridge: str
     mac: str
     isolated: bool
@@ -220,32 +223,38 @@ class OpenTap(Frozen):
 
     def describe(self) -> str:
         isolated = ", isolated" if self.isolated else ""
-        return f"netlink  TUNSETIFF tap, RTM_NEWLINK master {self.bridge}{isolated}, up"
+        return f"netlink  TUNSETIFF tap{_queues(self.names)}, RTM_NEWLINK master {self.bridge}{isolated}, up"
 
     def apply(self, host: Host) -> None:
-        host.open_tap(self.name, self.bridge, self.mac, self.isolated)
+        host.open_tap(self.names, self.bridge, self.mac, self.isolated)
 
     def undo(self, host: Host) -> None:
-        host.close_descriptor(self.name)
+        for name in self.names:
+            host.close_descriptor(name)
 
 
 class OpenMacvtap(Frozen):
-    """Make a macvtap. It lives as long as a descriptor of it: QEMU's end is its own."""
+    """Make a macvtap. It lives as long as a descriptor of it: QEMU's end is its own.
 
-    name: str
+    :param names: of its descriptors, one for each queue.
+    """
+
+    names: tuple[str, ...]
     device: str
     mode: str
     mac: str
     summary: str = "make a macvtap"
 
     def describe(self) -> str:
-        return f"netlink  RTM_NEWLINK macvtap link {self.device} mode {self.mode} address {self.mac}, up"
+        where = f"link {self.device} mode {self.mode} address {self.mac}"
+        return f"netlink  RTM_NEWLINK macvtap {where}{_queues(self.names)}, up"
 
     def apply(self, host: Host) -> None:
-        host.open_macvtap(self.name, self.device, self.mode, self.mac)
+        host.open_macvtap(self.names, self.device, self.mode, self.mac)
 
     def undo(self, host: Host) -> None:
-        host.close_descriptor(self.name)
+        for name in self.names:
+            host.close_descriptor(name)
 
 
 class StartPasst(Frozen):
@@ -632,6 +641,10 @@ class Announce(Frozen):
 def one_line(xml: str) -> str:
     """Return XML without the white space between its elements."""
     return re.sub(r">\s+<", "><", xml.strip())
+
+
+def _queues(names: Sequence[str]) -> str:
+    return f", {len(names)} queues" if len(names) > 1 else ""
 
 
 def _qmp(command: str, arguments: Mapping[str, object]) -> str:

@@ -206,8 +206,8 @@ def _with_frontend(site: Site, given: Element) -> str:
     present, kept = site.nic.element, site.plane().KEPT
     document = Document(given.text)
     interface = document.root
-    document.set_attribute(interface, "connection", None)
-    document.set_attribute(interface, "type", present.attributes.get("type"))
+    for name in ("connection", "type"):
+        document.set_attribute(interface, name, present.attributes.get(name))
     for child in swapped(interface, kept):
         document.remove(child)
     filled_in = (present.find(name) for name in FILLED_IN if interface.find(name) is None)

@@ -8,7 +8,7 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface
-from nicplug_xml.planes import PLANES, veth
+from nicplug_xml.planes import PLANES, native, veth
 from nicplug_xml.stock import backend_of, interfaces_of
 
 
@@ -41,6 +41,8 @@ def view(root: Element, facts: Facts = NOT_ASKED) -> View:
 
 
 def _interface(element: Element, entry: Entry | None, facts: Facts) -> Interface:
+    if "connection" in element.attributes:
+        entry = Entry(metadata.key_of(element), native.NAME)
     plane = None if entry is None else PLANES.get(entry.plane)
     connection, shown, backend = Connection.ATTACHED, True, backend_of(element)
     link = element.get("link", "state")
@@ -49,12 +51,14 @@ def _interface(element: Element, entry: Entry | None, facts: Facts) -> Interface
         connection, shown = plane.look(element, entry, facts)
         backend = backend_of(element, plane.KEPT) if shown else entry.backend
         link = link if shown else entry.link
+        if plane.NAME == native.NAME:
+            carrier = carrier and connection is Connection.ATTACHED
         if plane.DRIVER == "lxc":
             # The <link> of a container's interface is not what it sees.
             if connection is Connection.ATTACHED:
                 backend = veth.present(element, backend, facts)
             carrier = connection is Connection.ATTACHED and link != "down"
-            carrier = facts.carriers.get(element.get("target", "dev") or "", carrier)
+        carrier = facts.carriers.get(entry.key, carrier)
     return Interface(
         xml=element.text,
         mac=(element.get("mac", "address") or "").lower(),

@@ -136,7 +136,7 @@ def _validate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--plane",
-        help="check as well that this plane can have the backends: tap, hub, veth, or auto",
+        help="check as well that this plane can have the backends: tap, hub, veth, swap, native, or auto",
     )
 
 
@@ -215,7 +215,12 @@ def _attach(command: argparse.ArgumentParser) -> None:
     backend.add_argument("--netdev", metavar="DEV", help="a device of the host, whatever it is")
     backend.add_argument("--user", action="store_true", help="QEMU's own user-mode network")
     backend.add_argument(
-        "--fd", metavar="N", type=int, help="an inherited descriptor of a tap, a macvtap or a socket"
+        "--fd",
+        metavar="N",
+        type=int,
+        action="append",
+        default=[],
+        help="an inherited descriptor of a tap, a macvtap or a socket; once for each queue",
     )
     command.add_argument(
         "--mode",

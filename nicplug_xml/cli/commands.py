@@ -130,7 +130,7 @@ def _attach(options: argparse.Namespace) -> int:
         backend,
         flags=_flags(dom, options),
         announce=not options.no_announce,
-        fds=() if options.fd is None else (options.fd,),
+        fds=options.fd,
         link=options.link,
     )
     return _carry_out(dom, plan, options)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from nicplug_xml.document import Element
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import netlink, sysfs
 from nicplug_xml.host.errors import translate, translated
-from nicplug_xml.planes import hub, tap
+from nicplug_xml.planes import hub, native, tap
+from nicplug_xml.stock import interfaces_of, parse_domain
 
 if TYPE_CHECKING:
     import libvirt
@@ -141,6 +143,33 @@ def default_plane(conn: libvirt.virConnect) -> str:
     """Return what ``auto`` means here: plane hub where no tap can be had (``qemu:///session``)."""
     with translated():
         return hub.NAME if conn.getURI().partition("?")[0].endswith("/session") else "auto"
+
+
+def offered_planes(conn: libvirt.virConnect, xml: str) -> Collection[str]:
+    """Return which of `nicplug_xml.planes.PATCHED` are there for a domain document.
+
+    :param xml: the document; what it says of the machine is what libvirt's domain capabilities are about.
+    """
+    capabilities = domain_capabilities(conn, xml)
+    interfaces = () if capabilities is None else interfaces_of(capabilities)
+    reported = (child for found in interfaces for child in found)
+    return (native.NAME,) if any(item.attributes.get("name") == "connection" for item in reported) else ()
+
+
+def domain_capabilities(conn: libvirt.virConnect, xml: str) -> Element | None:
+    """Return libvirt's ``<domainCapabilities>`` for the machine of a domain document, or None for none."""
+    import libvirt
+
+    root = parse_domain(xml).root
+    kind = next((child for child in root.find("os") or () if child.name == "type"), None)
+    machine = kind.attributes if kind is not None else {}
+    try:
+        capabilities = conn.getDomainCapabilities(
+            None, machine.get("arch"), machine.get("machine"), root.attributes.get("type")
+        )
+    except libvirt.libvirtError:
+        return None  # LXC has none, and what is wrong with the machine is told when it is defined
+    return parse_domain(capabilities).root
 
 
 def network_xml(conn: libvirt.virConnect, name: str) -> str:

@@ -26,19 +26,19 @@ class Descriptors:
         :raises UnsupportedError: they cannot.
         """
 
-    def open_tap(self, name: str, bridge: str, mac: str, isolated: bool) -> None:
+    def open_tap(self, names: Sequence[str], bridge: str, mac: str, isolated: bool) -> None:
         """Make a tap that is a port of a bridge; see `nicplug_xml.host.tap.open_tap`."""
         self.require_passing()
         from nicplug_xml.host.tap import open_tap
 
-        self._open[name] = open_tap(bridge, mac, isolated)
+        self._open.update(zip(names, open_tap(bridge, mac, isolated, len(names)), strict=True))
 
-    def open_macvtap(self, name: str, device: str, mode: str, mac: str) -> None:
+    def open_macvtap(self, names: Sequence[str], device: str, mode: str, mac: str) -> None:
         """Make a macvtap; see `nicplug_xml.host.tap.open_macvtap`."""
         self.require_passing()
         from nicplug_xml.host.tap import open_macvtap
 
-        self._open[name] = open_macvtap(device, mode, mac)
+        self._open.update(zip(names, open_macvtap(device, mode, mac, len(names)), strict=True))
 
     def start_passt(self, name: str, options: Sequence[str]) -> None:
         """Start passt; see `nicplug_xml.host.passt.start_passt`."""

@@ -15,11 +15,11 @@ from nicplug_xml.host.connection import ensure_parking, find_beside, remote_host
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, silence
-from nicplug_xml.host.monitor import LibvirtMonitor, netdevs
+from nicplug_xml.host.monitor import LibvirtMonitor, netdevs, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope
-from nicplug_xml.planes import hub, veth
+from nicplug_xml.planes import hub, swap, veth
 from nicplug_xml.steps import Expected
 from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
 from nicplug_xml.view import View, view
@@ -109,9 +109,13 @@ class Domain(Descriptors, Kernel):
             joints[device] = joint_of(device)
             if entry.plane == veth.NAME:
                 joints[device] = joints[device] or port_of(device)
-                carriers[device] = sysfs.is_up(device)
-        asked = any(entry.plane == hub.NAME for entry in entries.values())
-        return Facts(netdevs(self._monitor) if asked else None, joints, carriers)
+                carriers[entry.key] = sysfs.is_up(device)
+        swapped = {key for key, entry in entries.items() if entry.plane == swap.NAME}
+        asked = swapped or any(entry.plane == hub.NAME for entry in entries.values())
+        found = nics(self._monitor) if swapped else {}
+        carriers |= {key: nic.link for key, nic in found.items() if key in swapped}
+        peers = {key: nic.netdev for key, nic in found.items()} if swapped else None
+        return Facts(netdevs(self._monitor) if asked else None, joints, carriers, peers)
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:
@@ -245,7 +249,8 @@ def _state(nic: Interface) -> str:
 def _check_live(nic: Interface, expected: Expected) -> None:
     if nic.carrier != expected.carrier:
         raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
-    bridge, master = _bridge(nic) if nic.shown else "", sysfs.master(nic.target)
+    told = nic.shown and nic.connection is Connection.ATTACHED
+    bridge, master = _bridge(nic) if told else "", sysfs.master(nic.target)
     # Of another host's or namespace's device libvirt's word has to do.
     if bridge and master != bridge and is_host_device(nic.target, nic.mac):
         raise OperationError(f"{nic.target} is a port of '{master}' afterwards, not of {bridge}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host.errors import translated
@@ -89,6 +89,26 @@ def netdevs(monitor: Monitor) -> frozenset[str]:
     return frozenset(name for names, index, _ in lines if index for name in names.split(": "))
 
 
+class Nic(NamedTuple):
+    """A NIC as its QEMU has it.
+
+    :param netdev: the id of its netdev now, or an empty string.
+    :param link: whether the guest sees a carrier.
+    :param queues: how many it has.
+    """
+
+    netdev: str
+    link: bool
+    queues: int
+
+
+def nics(monitor: Monitor) -> dict[str, Nic]:
+    """Return a QEMU's NICs by their ids, asked with ``query-nics``: who has ``netdev-replace`` has it."""
+    reply = monitor.command("query-nics", {})
+    assert isinstance(reply, list)
+    return {nic["name"]: Nic(nic.get("netdev", ""), nic["link"], nic["queues"]) for nic in reply}
+
+
 def info_network(monitor: Monitor) -> str:
     """Return what QEMU's ``info network`` prints, with line ends as they are here."""
     text = monitor.command("human-monitor-command", {"command-line": "info network"})
@@ -97,11 +117,25 @@ def info_network(monitor: Monitor) -> str:
 
 def netdev_types(monitor: Monitor) -> frozenset[str]:
     """Return the types that a QEMU's ``netdev_add`` offers, asked with ``query-qmp-schema``."""
-    reply = monitor.command("query-qmp-schema", {})
-    assert isinstance(reply, list)
-    entities = {entity["name"]: entity for entity in reply}
+    entities = {entity["name"]: entity for entity in _schema(monitor)}
     argument = entities[entities["netdev_add"]["arg-type"]]
     return frozenset(str(variant["case"]) for variant in argument["variants"])
+
+
+def commands(monitor: Monitor) -> frozenset[str]:
+    """Return the commands that a QEMU has, asked with ``query-qmp-schema``."""
+    return commands_of(_schema(monitor))
+
+
+def commands_of(schema: list[dict[str, Any]]) -> frozenset[str]:
+    """Return the commands in an answer to ``query-qmp-schema``."""
+    return frozenset(entity["name"] for entity in schema if entity["meta-type"] == "command")
+
+
+def _schema(monitor: Monitor) -> list[dict[str, Any]]:
+    reply = monitor.command("query-qmp-schema", {})
+    assert isinstance(reply, list)
+    return reply
 
 
 def _result(command: str, reply: Mapping[str, object]) -> object:

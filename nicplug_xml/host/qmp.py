@@ -1,7 +1,8 @@
-"""A QEMU that somebody started by hand: what plane hub's steps act on without libvirt.
+"""A QEMU that somebody started by hand: what the steps of planes hub and swap act on without libvirt.
 
-Its NICs are to have an id that begins with ``ua-``, and a hubport of a name made of that, as in
-``-netdev hubport,id=nicplug-ua-nic0,hubid=0 -device virtio-net-pci,id=ua-nic0,netdev=nicplug-ua-nic0``.
+Its NICs are to have an id that begins with ``ua-``, and a netdev of a name made of that, as in
+``-netdev hubport,id=nicplug-ua-nic0,hubid=0 -device virtio-net-pci,id=ua-nic0,netdev=nicplug-ua-nic0``. The
+netdev says which plane holds the NIC: a hubport plane hub, and ``unconnected`` plane swap.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.kernel import Kernel
-from nicplug_xml.host.monitor import QmpMonitor, info_network, netdevs
+from nicplug_xml.host.monitor import Nic, QmpMonitor, commands, info_network, netdevs, nics
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan
-from nicplug_xml.planes import hub
+from nicplug_xml.planes import hub, overriding, swap
+from nicplug_xml.planes.netdevs import PREFIX, own
 from nicplug_xml.planner import Site
 from nicplug_xml.steps import Expected
 from nicplug_xml.view import View, view
 
 _HUB = re.compile(r"^hub (\d+)$")
-_NIC_PORT = re.compile(rf"^ \\ ({hub.PREFIX}({metadata.USER_ALIAS}[^:]+)): \2: ")
+_NIC_PORT = re.compile(rf"^ \\ ({PREFIX}({metadata.USER_ALIAS}[^:]+)): \2: ")
 
 
 class QmpHost(Descriptors, Kernel):
-    """A `nicplug_xml.steps.Host` on a QMP socket, for plane hub.
+    """A `nicplug_xml.steps.Host` on a QMP socket, for planes hub and swap.
 
     What a libvirt domain keeps in its metadata, this object keeps for as long as it is there. A NIC that has
     no backend when it is made has its link set down.
@@ -45,13 +47,15 @@ class QmpHost(Descriptors, Kernel):
         Descriptors.__init__(self, self._qmp)
         Kernel.__init__(self)
         self.name = path
-        present = netdevs(self._monitor)
-        self._entries: dict[str, Entry] = {}
+        self._replaces = swap.COMMAND in commands(self._monitor)
         self._links: dict[str, str] = {}
-        for nic in self._hubs():
-            joined = hub.has_joined(nic, present)
-            self._entries[nic] = Entry(nic, hub.NAME, attached=joined)
-            self._set_link(nic, "up" if joined else "down")
+        present = netdevs(self._monitor)
+        joined = {nic: (hub.NAME, hub.has_joined(nic, present)) for nic in self._hubs()}
+        peers = {nic: found.netdev for nic, found in self._swaps().items()}
+        joined |= {nic: (swap.NAME, swap.has_joined(nic, peers)) for nic in peers}
+        self._entries = {nic: Entry(nic, plane, attached=has) for nic, (plane, has) in joined.items()}
+        for nic, entry in self._entries.items():
+            self._set_link(nic, "up" if entry.attached else "down")
 
     def close(self) -> None:
         """Close what is still open of ours, and hang up; QEMU goes on."""
@@ -70,13 +74,14 @@ class QmpHost(Descriptors, Kernel):
         """Plan to plug a NIC in, or to move it; `nicplug_xml.plan.carry_out` does it.
 
         :param nic: its id.
-        :param backend: any of plane hub's but ``network``; None for the one that it had.
-        :param fds: an open descriptor to plug in instead.
+        :param backend: any of the NIC's plane but ``network``; None for the one that it had.
+        :param fds: an open descriptor to plug in instead, or one for each of the NIC's queues.
         :raises NicplugError: as for `nicplug_xml.plan_attach`.
         """
         from nicplug_xml.host.tap import netdev_type
 
-        descriptor = next((Descriptor(fd, netdev_type(fd)) for fd in fds), None)
+        opened = tuple(fds)
+        descriptor = Descriptor(opened, netdev_type(opened)) if opened else None
         given = Backend("fd") if descriptor and backend is None else backend
         return self._site(nic).attach(given, announce=announce, descriptor=descriptor)
 
@@ -90,22 +95,26 @@ class QmpHost(Descriptors, Kernel):
 
     def read(self) -> View:
         """Return what is true now, in the form that libvirt would tell it."""
-        hubs = self._hubs()
-        nics = "".join(
+        hubs, swaps = self._hubs(), self._swaps()
+        queues = {nic: found.queues for nic, found in swaps.items()}
+        interfaces = "".join(
             f"<interface type='user'><mac address={quoted(self._mac(nic))}/>"
+            f"<driver queues='{queues.get(nic, 1)}'/>"
             f"<link state={quoted(self._links[nic])}/><alias name={quoted(nic)}/></interface>"
-            for nic in hubs
+            for nic in (*hubs, *swaps)
         )
         ports = "".join(
-            f"<arg value='-netdev'/><arg value={quoted(f'hubport,id={hub.PREFIX}{nic},hubid={number}')}/>"
+            f"<arg value='-netdev'/><arg value={quoted(f'hubport,id={own(nic)},hubid={number}')}/>"
             for nic, number in hubs.items()
         )
         ours = metadata.format_entries(self._entries.values(), alone=True, namespace=True)
         domain = Document(
-            f"<domain><metadata>{ours}</metadata><devices>{nics}</devices>"
-            f"<commandline xmlns={quoted(hub.URI)}>{ports}</commandline></domain>"
+            f"<domain><metadata>{ours}</metadata><devices>{interfaces}</devices>"
+            f"<commandline xmlns={quoted(overriding.URI)}>{ports}</commandline></domain>"
         )
-        return view(domain.root, Facts(netdevs(self._monitor)))
+        carriers = {nic: found.link for nic, found in swaps.items()}
+        peers = {nic: found.netdev for nic, found in swaps.items()}
+        return view(domain.root, Facts(netdevs(self._monitor), {}, carriers, peers))
 
     def parking(self) -> str:
         _no_libvirt()
@@ -158,7 +167,7 @@ class QmpHost(Descriptors, Kernel):
             if nic.key == key:
                 return nic
         raise NotFoundError(
-            f"the QEMU at {self.name} has no NIC '{key}' on a hubport {hub.PREFIX}{key}",
+            f"the QEMU at {self.name} has no NIC '{key}' on a netdev {own(key)}",
             hint=f"it has {', '.join(nic.key for nic in found) or 'none'}",
         )
 
@@ -169,6 +178,14 @@ class QmpHost(Descriptors, Kernel):
     def _mac(self, nic: str) -> str:
         path = f"/machine/peripheral/{nic}"
         return str(self._monitor.command("qom-get", {"path": path, "property": "mac"}))
+
+    def _swaps(self) -> dict[str, Nic]:
+        """Return the NICs that can have another netdev, and were started with one of ours."""
+        if not self._replaces:
+            return {}
+        present, hubs = netdevs(self._monitor), self._hubs()
+        found = nics(self._monitor)
+        return {nic: what for nic, what in found.items() if own(nic) in present and nic not in hubs}
 
     def _hubs(self) -> dict[str, int]:
         """Return the hubs that NICs are on, by the NICs' ids."""

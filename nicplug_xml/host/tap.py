@@ -12,6 +12,8 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host.kernel import silence
@@ -22,6 +24,7 @@ _TUNSETIFF = 0x400454CA
 _TUNGETIFF = 0x800454D2
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
 _IFF_MULTI_QUEUE = 0x0100
 
 #: Flags of a device (netdevice(7)).
@@ -37,26 +40,21 @@ _IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 _LINGERING = 0.5
 
 
-def open_tap(bridge: str, mac: str, isolated: bool) -> int:
-    """Make a tap that is a port of a bridge.
+def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int]:
+    """Make a tap that is a port of a bridge. It has the vnet header: QEMU makes use of it where the NIC does.
 
     :param mac: the guest's; the tap gets it with a first byte of its own, as libvirt does, so that the
         bridge never takes it for its own address.
-    :returns: its descriptor; when the last one is closed, the tap goes.
+    :param queues: how many it is to have.
+    :returns: its descriptors, one for each queue; when the last one is closed, the tap goes.
     :raises NotFoundError: there is no such bridge.
     :raises OperationError: the kernel refuses.
     """
-    try:
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise OperationError(
-            f"no tap can be made: /dev/net/tun: {error.strerror}", hint="this takes root"
-        ) from error
-    try:
-        request = fcntl.ioctl(
-            descriptor, _TUNSETIFF, struct.pack("16sH22x", b"nptap%d", _IFF_TAP | _IFF_NO_PI)
-        )
-        name = request[:16].rstrip(b"\0").decode()
+    name = "nptap%d"
+    with _closed_on_failure() as descriptors:
+        while len(descriptors) < queues:
+            descriptors.append(_open_tun())
+            name = _attach(descriptors[-1], name, queues)
         with netlink() as ipr:
             port = index_of(bridge, "bridge")
             tap = index_of(name)
@@ -65,13 +63,10 @@ def open_tap(bridge: str, mac: str, isolated: bool) -> int:
             if isolated:
                 ipr.brport("set", index=tap, isolated=1)
             ipr.link("set", index=tap, state="up")
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return descriptors
 
 
-def open_macvtap(device: str, mode: str, mac: str) -> int:
+def open_macvtap(device: str, mode: str, mac: str, queues: int = 1) -> list[int]:
     """Make a macvtap.
 
     A macvtap outlives its descriptors. So it is put into a network namespace that nothing else holds:
@@ -79,14 +74,15 @@ def open_macvtap(device: str, mode: str, mac: str) -> int:
 
     :param mode: ``bridge``, ``private``, ``vepa`` or ``passthru``.
     :param mac: the guest's MAC address, which it takes.
-    :returns: its descriptor.
+    :param queues: how many it is to have.
+    :returns: its descriptors, one for each queue.
     :raises NotFoundError: there is no such device.
     :raises OperationError: the kernel refuses.
     """
     deadline = time.monotonic() + _LINGERING
     while True:
         try:
-            return in_thread(lambda: _open_macvtap(device, mode, mac))
+            return in_thread(lambda: _open_macvtap(device, mode, mac, queues))
         except OperationError as error:
             in_the_way = getattr(error.__cause__, "code", None) in _IN_THE_WAY
             if not in_the_way or time.monotonic() > deadline:
@@ -94,13 +90,21 @@ def open_macvtap(device: str, mode: str, mac: str) -> int:
             time.sleep(0.02)
 
 
-def netdev_type(descriptor: int) -> str:
-    """Tell which QEMU netdev takes a descriptor.
+def netdev_type(descriptors: Sequence[int]) -> str:
+    """Tell which QEMU netdev takes descriptors.
 
+    :param descriptors: one, or all queues of a tap or macvtap.
     :returns: ``tap`` or ``socket``.
-    :raises NotFoundError: it is not open.
-    :raises UnsupportedError: no netdev takes it, or it is one of several queues.
+    :raises NotFoundError: one is not open.
+    :raises UnsupportedError: no netdev takes them, or there are too few or too many.
     """
+    (kind, *others) = (_type_of(descriptor, len(descriptors)) for descriptor in descriptors)
+    if kind == "socket" and others:
+        raise UnsupportedError("a socket has one queue, and several were handed in", hint="hand in one")
+    return kind
+
+
+def _type_of(descriptor: int, queues: int) -> str:
     try:
         what = os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError as error:
@@ -117,10 +121,16 @@ def netdev_type(descriptor: int) -> str:
             f"descriptor {descriptor} ({what}) is neither tap, macvtap nor socket",
             hint="open one of those",
         ) from error
-    if struct.unpack_from("H", request, 16)[0] & _IFF_MULTI_QUEUE:
+    several = bool(struct.unpack_from("H", request, 16)[0] & _IFF_MULTI_QUEUE)
+    if several and queues == 1:
         raise UnsupportedError(
-            f"descriptor {descriptor} is a queue of a multiqueue tap, and a hub has one queue",
-            hint="open the tap without IFF_MULTI_QUEUE",
+            f"descriptor {descriptor} is one of a multiqueue tap's queues, and one alone is no backend",
+            hint="hand in all, or open the tap without IFF_MULTI_QUEUE",
+        )
+    if queues > 1 and not several:
+        raise UnsupportedError(
+            f"descriptor {descriptor} is of a tap with one queue, and {queues} were handed in",
+            hint="open the tap with IFF_MULTI_QUEUE",
         )
     return "tap"
 
@@ -139,7 +149,35 @@ def _require_connected(descriptor: int) -> None:
         )
 
 
-def _open_macvtap(device: str, mode: str, mac: str) -> int:
+@contextmanager
+def _closed_on_failure() -> Iterator[list[int]]:
+    """Have a list of descriptors that are closed when the block fails."""
+    descriptors: list[int] = []
+    try:
+        yield descriptors
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _open_tun() -> int:
+    try:
+        return os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise OperationError(
+            f"no tap can be made: /dev/net/tun: {error.strerror}", hint="this takes root"
+        ) from error
+
+
+def _attach(descriptor: int, name: str, queues: int) -> str:
+    """Make a descriptor one of the queues of the tap or macvtap of that name; return the name it has."""
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
+    request = fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    return request[:16].rstrip(b"\0").decode()
+
+
+def _open_macvtap(device: str, mode: str, mac: str, queues: int) -> list[int]:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     name = "macvtap"
     try:
@@ -167,12 +205,12 @@ def _open_macvtap(device: str, mode: str, mac: str) -> int:
                 ipr.link("set", index=index_of(name), flags=up, change=up)
         finally:
             os.close(away)
-        return _open_node(name)
+        return _open_node(name, queues)
     finally:
         os.close(home)
 
 
-def _open_node(name: str) -> int:
+def _open_node(name: str, queues: int) -> list[int]:
     """Open a macvtap of this thread's network namespace; its number is in a sysfs of that namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     _checked(libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "make the mounts private")
@@ -183,7 +221,11 @@ def _open_node(name: str) -> int:
     with open(f"/sys/class/net/{name}/{entry}/dev") as dev:
         major, minor = map(int, dev.read().split(":"))
     os.mknod("/mnt/macvtap", 0o020600, os.makedev(major, minor))
-    return os.open("/mnt/macvtap", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    with _closed_on_failure() as descriptors:
+        while len(descriptors) < queues:
+            descriptors.append(os.open("/mnt/macvtap", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+            _attach(descriptors[-1], name, queues)
+    return descriptors
 
 
 def _call(name: str, *arguments: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from nicplug_xml.document import Document, Element
@@ -11,7 +11,7 @@ from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection
-from nicplug_xml.planes import hub, tap, veth
+from nicplug_xml.planes import hub, native, swap, tap, veth
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import Step
 
@@ -51,8 +51,11 @@ class Plane(Protocol):
     def hold(self, document: Document, interface: Element, parking: str, /) -> Sequence[str]:
         """Make a stock ``<interface>`` one that is not plugged in; return the children that it is to get."""
 
-    def provision(self, document: Document, keys: Sequence[str], /) -> None:
-        """Add to the rest of the domain what its interfaces need; `keys` name them."""
+    def provision(self, document: Document, interfaces: Mapping[str, Element], /) -> None:
+        """Add to the rest of the domain what its interfaces need.
+
+        :param interfaces: the extended ``<interface>`` elements, by what the metadata names them by.
+        """
 
     def release(self, document: Document, keys: Collection[str], /) -> None:
         """Take out of the domain what `provision` has put there."""
@@ -76,22 +79,40 @@ class Plane(Protocol):
         """Plan to part a NIC from its backend, the carrier first; and what lets go of it afterwards."""
 
 
-PLANES: dict[str, Plane] = {tap.NAME: tap, hub.NAME: hub, veth.NAME: veth}
+PLANES: dict[str, Plane] = {
+    tap.NAME: tap,
+    hub.NAME: hub,
+    veth.NAME: veth,
+    swap.NAME: swap,
+    native.NAME: native,
+}
+
+#: Planes that take a libvirt, or a QEMU, with patches: nobody is sent there, and ``auto`` asks first.
+PATCHED = frozenset((native.NAME, swap.NAME))
 
 
-def choose(plane: str, kind: str | None, driver: str = "qemu") -> Plane:
+def choose(
+    plane: str, kind: str | None, driver: str = "qemu", offered: Collection[str] = frozenset()
+) -> Plane:
     """Return the plane that a user's choice means for one interface.
 
-    :param plane: a plane's name; or ``auto``, which is plane tap wherever that can have the backend, and for
-        containers plane veth.
+    :param plane: a plane's name; or ``auto``, which is what is offered, else plane tap wherever that can have
+        the backend, and for containers plane veth.
     :param kind: type of the interface's backend; None when none is known yet.
     :param driver: which driver of libvirt's the domain is of; see `Plane.DRIVER`.
+    :param offered: those of `PATCHED` that are there.
     :raises UnsupportedError: no such plane, or it is not for such domains.
     """
     if plane == "auto":
         if driver == veth.DRIVER:
             return veth
-        return tap if kind is None or kind in tap.KINDS else hub
+        # libvirt takes what swap does of a QEMU that has it.
+        kinds = native.KINDS if swap.NAME in offered else native.ALWAYS
+        if native.NAME in offered and (kind is None or kind in kinds):
+            return native
+        if kind is None or kind in tap.KINDS:
+            return tap
+        return swap if swap.NAME in offered else hub
     if plane not in PLANES:
         raise UnsupportedError(f"there is no plane '{plane}'", hint=f"use auto or {', '.join(PLANES)}")
     if driver != PLANES[plane].DRIVER:

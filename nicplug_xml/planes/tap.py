@@ -10,7 +10,7 @@ NIC's link is down, each of which alone keeps the frames in.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
@@ -86,7 +86,7 @@ def _is_ovs(backend: Backend) -> bool:
     return virtualport is not None and virtualport.attributes.get("type") == "openvswitch"
 
 
-def provision(_document: Document, _keys: Sequence[str]) -> None:
+def provision(_document: Document, _interfaces: Mapping[str, Element]) -> None:
     """The rest of the domain needs nothing."""
 
 

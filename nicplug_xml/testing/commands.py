@@ -94,14 +94,15 @@ def short_directory() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def share_capabilities(cache: Path) -> None:
+def share_capabilities(cache: Path, of: str = "libvirt") -> None:
     """Keep what libvirt learns from probing QEMU (some 4 s) from one run to the next.
 
     libvirt itself throws away what no longer fits the QEMU, the kernel or the libvirt at hand.
 
     :param cache: the directory in which the QEMU driver makes its ``capabilities``.
+    :param of: which libvirt: two of them would each throw away what the other one has learned.
     """
-    kept = cache_directory() / "capabilities"
+    kept = cache_directory() / "capabilities" / of
     kept.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "capabilities").symlink_to(kept)

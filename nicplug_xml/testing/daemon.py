@@ -7,6 +7,7 @@ when that goes, and it goes with this process, the kernel ends libvirtd, its gue
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -34,7 +35,7 @@ unix_sock_rw_perms = "0700"
 log_outputs = "3:stderr"
 """
 
-#: Where libvirtd has its things, and the directory of ours that takes its place.
+#: Where a libvirtd of the distribution's has its things, and the directory of ours that takes its place.
 _DIRECTORIES = {
     "/etc/libvirt": "etc",
     "/run/libvirt": "run",
@@ -44,13 +45,16 @@ _DIRECTORIES = {
 }
 
 # Process 1 of the namespaces: puts control groups and directories of ours in place, and then takes in the
-# orphans, as an init must. libvirt takes a guest for alive as long as nobody has.
+# orphans, as an init must. libvirt takes a guest for alive as long as nobody has. Where libvirtd's places are
+# below a directory of its own, that is made in the namespace alone: others may do the same at the same time.
 _INIT = f"""
 set -e
 groups=$1
-shift
+[ -z "$2" ] || mount -t tmpfs tmpfs "$2"
+shift 2
 {MAKE}
 while [ $# -gt 0 ]; do
+    mkdir -p "$2"
     mount --bind "$1" "$2"
     shift 2
 done
@@ -73,13 +77,14 @@ exit 0
 
 
 @contextmanager
-def private_daemon(*, hook: bool = True) -> Iterator[PrivateDaemon]:
+def private_daemon(*, hook: bool = True, libvirtd: Path | None = None) -> Iterator[PrivateDaemon]:
     """Run a libvirtd for as long as the block runs.
 
     Call :func:`~nicplug_xml.testing.namespace.isolate` first: the bridges and firewall rules that libvirtd
     makes belong into a network namespace of ours.
 
     :param hook: whether it has nicplug's hook for containers.
+    :param libvirtd: the program, where it is not the distribution's.
     :returns: the daemon, started.
     :raises UnsupportedError: libvirtd is not installed, or :func:`isolate` was not called.
     :raises OperationError: it does not start; the message has the end of its log.
@@ -90,7 +95,7 @@ def private_daemon(*, hook: bool = True) -> Iterator[PrivateDaemon]:
             hint="call nicplug_xml.testing.namespace.isolate() first",
         )
     with short_directory() as directory:
-        daemon = PrivateDaemon(directory, hook=hook)
+        daemon = PrivateDaemon(directory, hook=hook, libvirtd=libvirtd)
         try:
             daemon.start()
             yield daemon
@@ -103,11 +108,15 @@ class PrivateDaemon:
 
     :param directory: an empty directory for its sockets, state and logs, with a short path.
     :param hook: whether it has nicplug's hook for containers.
+    :param libvirtd: the program, where it is not the distribution's.
     """
 
-    def __init__(self, directory: Path, *, hook: bool = True) -> None:
+    def __init__(self, directory: Path, *, hook: bool = True, libvirtd: Path | None = None) -> None:
         self._directory = directory
         self._hook = hook
+        self._program = libvirtd
+        self._state = _state(libvirtd) if libvirtd else ""
+        self._places = {Path(self._state + place): directory / own for place, own in _DIRECTORIES.items()}
         self._namespaces: subprocess.Popen[str] | None = None
         self._libvirtd: subprocess.Popen[bytes] | None = None
         self._connections: list[libvirt.virConnect] = []
@@ -179,8 +188,9 @@ class PrivateDaemon:
             # No bus: systemd and firewalld of the machine must not hear of our guests and networks.
             self._libvirtd = subprocess.Popen(
                 [
-                    *self._inside(), "/bin/sh", "-c", RUN, "run", program("libvirtd"),
-                    "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", "/run/libvirt/libvirtd.pid",
+                    *self._inside(), "/bin/sh", "-c", RUN, "run", str(self._program or program("libvirtd")),
+                    "--config", str(self._directory / "etc" / "libvirtd.conf"),
+                    "--pid-file", str(self._directory / "run" / "libvirtd.pid"),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
@@ -268,13 +278,15 @@ class PrivateDaemon:
         return [program("nsenter"), f"--mount={proc}/mnt", f"--pid={proc}/pid_for_children", "--"]
 
     def _make_namespaces(self) -> subprocess.Popen[str]:
-        binds = [word for place, own in _DIRECTORIES.items() for word in (str(self._directory / own), place)]
+        above = (path for path in (Path(self._state), *Path(self._state).parents) if path.is_dir())
+        hidden = str(next(above)) if self._state else ""
+        binds = [word for place, own in self._places.items() for word in (str(own), str(place))]
         made = subprocess.Popen(
             [
                 # With us goes unshare, with unshare its child, with that all others in the process namespace.
                 program("setpriv"), "--pdeathsig", "KILL", "--",
                 program("unshare"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-                "/bin/sh", "-c", _INIT, "init", self._groups, *binds,
+                "/bin/sh", "-c", _INIT, "init", self._groups, hidden, *binds,
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
@@ -289,11 +301,11 @@ class PrivateDaemon:
         return made
 
     def _make_directories(self) -> None:
-        for place, own in _DIRECTORIES.items():
-            (self._directory / own).mkdir()
-            if not Path(place).is_dir():
-                Path(place).mkdir(parents=True)
-                self._made.append(Path(place))
+        for place, own in self._places.items():
+            own.mkdir()
+            if not self._state and not place.is_dir():
+                place.mkdir(parents=True)
+                self._made.append(place)
         etc = self._directory / "etc"
         (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
         (etc / "qemu.conf").write_text(QEMU_CONF)
@@ -304,7 +316,20 @@ class PrivateDaemon:
             hooks.mkdir(parents=True)
             (hooks / "nicplug").write_text(_HOOK.format(here=_HERE, python=sys.executable))
             (hooks / "nicplug").chmod(0o755)
-        share_capabilities(self._directory / "cache" / "qemu")
+        of = self._program.parents[1].name if self._program else "libvirt"
+        share_capabilities(self._directory / "cache" / "qemu", of)
+
+
+def _state(libvirtd: Path) -> str:
+    """Return the directory in which a libvirtd was built to have its ``etc``, ``run`` and ``var``."""
+    told = subprocess.run([str(libvirtd), "--help"], capture_output=True, text=True, check=True)
+    found = re.search(r"^ *(/.+)/run/libvirt/libvirt-sock$", told.stderr, re.MULTILINE)
+    if found is None:
+        raise UnsupportedError(
+            f"{libvirtd} has its state where the distribution's has it, or does not tell",
+            hint="build it with a --sysconfdir, --localstatedir and runstatedir of its own",
+        )
+    return found[1]
 
 
 def _remove_all(conn: libvirt.virConnect) -> None:

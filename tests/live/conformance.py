@@ -58,21 +58,28 @@ class Platform:
     :param plane: the plane.
     :param daemon: whether there is a libvirtd, and not libvirt inside the process.
     :param containers: whether it is libvirt's LXC driver.
+    :param patched: whether libvirtd has our patches.
+    :param patched_qemu: whether QEMU has them.
     """
 
     name: str
     plane: str
     daemon: bool = True
     containers: bool = False
+    patched: bool = False
+    patched_qemu: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
-EMBEDDED, TAP, HUB, VETH = PLATFORMS = (
+EMBEDDED, TAP, HUB, SWAP, NATIVE, NATIVE_SWAP, VETH = PLATFORMS = (
     Platform("QEMU embedded, tap", "tap", daemon=False),
     Platform("QEMU, tap", "tap"),
     Platform("QEMU, hub", "hub"),
+    Platform("QEMU, swap", "swap", patched_qemu=True),
+    Platform("QEMU, native", "native", patched=True),
+    Platform("patched QEMU, native", "native", patched=True, patched_qemu=True),
     Platform("LXC, veth", "veth", containers=True),
 )
 
@@ -428,16 +435,32 @@ _BY_KERNEL = Cannot(
     "only QEMU has it, and the plane joins what the kernel has; `--plane hub` can",
     _NO_KIND.format("tap", "user"),
 )
-_BY_HUB = "a hub's backends are QEMU's own; the kernel joins the NICs of the other planes"
+_BY_QEMU = "the backends of planes hub and swap are QEMU's own; the kernel joins the NICs of the other planes"
+
+_NOT_LIBVIRTS = "libvirt has no such type of interface; `--plane tap` can"
 
 #: Scenario and platform to why not; all others are gone through.
 CANNOT = {
     ("a libvirt network", EMBEDDED): Cannot(
         "libvirt inside a process has no network driver", "not supported by the connection driver"
     ),
-    ("a device itself", HUB): Cannot(_BY_HUB, _NO_KIND.format("hub", "netdev")),
-    ("an Open vSwitch bridge", HUB): Cannot(_BY_HUB, "plane 'hub' .*cannot carry out <virtualport>"),
-    ("a cable", HUB): Cannot(_BY_HUB, _NO_KIND.format("hub", "cable")),
+    ("a device itself", SWAP): Cannot(_BY_QEMU, _NO_KIND.format("swap", "netdev")),
+    ("an Open vSwitch bridge", SWAP): Cannot(_BY_QEMU, "plane 'swap' .*cannot carry out <virtualport>"),
+    ("a cable", SWAP): Cannot(_BY_QEMU, _NO_KIND.format("swap", "cable")),
+    ("a device itself", HUB): Cannot(_BY_QEMU, _NO_KIND.format("hub", "netdev")),
+    ("an Open vSwitch bridge", HUB): Cannot(_BY_QEMU, "plane 'hub' .*cannot carry out <virtualport>"),
+    ("a cable", HUB): Cannot(_BY_QEMU, _NO_KIND.format("hub", "cable")),
+    ("a device's macvlan", NATIVE): (
+        by_tap := Cannot(
+            "the patched libvirt keeps the NIC's tap, unless QEMU has `netdev-replace`",
+            "attribute .connection. is not supported by QEMU for network interfaces of type",
+        )
+    ),
+    ("a user-mode network", NATIVE): by_tap,
+    ("a device itself", NATIVE): (no_device := Cannot(_NOT_LIBVIRTS, _NO_KIND.format("native", "netdev"))),
+    ("a device itself", NATIVE_SWAP): no_device,
+    ("a cable", NATIVE): (no_cable := Cannot(_NOT_LIBVIRTS, _NO_KIND.format("native", "cable"))),
+    ("a cable", NATIVE_SWAP): no_cable,
     ("a user-mode network", EMBEDDED): _BY_KERNEL,
     ("a user-mode network", TAP): _BY_KERNEL,
     ("a user-mode network", VETH): Cannot(

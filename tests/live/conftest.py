@@ -8,15 +8,18 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from nicplug_xml import create, define
+from tests.patched import prefix
 
 if TYPE_CHECKING:
     import libvirt
 
+    from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import GuestFactory
 
@@ -35,6 +38,21 @@ _OF_CARRIER = ("NO-CARRIER", "LOWER_UP")
 _VOLATILE = ("stats", "stats64", "bridge_id", "root_id", "gc_timer", "hello_timer", "tcn_timer",
              "topology_change_timer", "hold", "message_age_timer",
     "forward_delay_timer", "state", "operstate", "tso_max_size")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def patched_daemon(libvirt_isolated: None) -> Iterator[PrivateDaemon]:
+    """A libvirtd that has our patches; the stock one may run beside it."""
+    from nicplug_xml.testing.daemon import private_daemon
+
+    with private_daemon(hook=False, libvirtd=prefix("libvirt-9.0.0") / "sbin" / "libvirtd") as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def patched_qemu(libvirt_isolated: None) -> Path:
+    """A QEMU that has our patches."""
+    return prefix("qemu-7.2") / "bin" / "qemu-system-x86_64"
 
 
 @pytest.fixture
@@ -62,6 +80,11 @@ def deferred_guest(libvirt_guest: GuestFactory, nic_xml: Callable[..., str]) -> 
         return libvirt_guest(interfaces, define=create if transient else define, timeout=timeout)
 
     return make
+
+
+def emulator(program: Path) -> str:
+    """Return the element that has a guest run on that QEMU."""
+    return f"<emulator>{program}</emulator>"
 
 
 def run(*command: str) -> str:

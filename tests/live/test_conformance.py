@@ -21,7 +21,7 @@ from nicplug_xml.testing.network import Bridge, Peer
 from nicplug_xml.testing.ovs import OvsBridge
 from tests.live import conformance
 from tests.live.conformance import PLATFORMS, SCENARIOS, Platform, Scenario, Subject, cannot
-from tests.live.conftest import NIC, everything, run
+from tests.live.conftest import NIC, emulator, everything, run
 
 if TYPE_CHECKING:
     import libvirt
@@ -71,6 +71,7 @@ def subject(request: pytest.FixtureRequest, around: None) -> Iterator[Subject]:
         pytest.skip("containers need control groups of version 1")
     connect, daemon = _connection(platform, request)
     conn = connect()
+    devices = emulator(request.getfixturevalue("patched_qemu")) if platform.patched_qemu else ""
     with short_directory() as workdir, ExitStack() as removals:
         if platform.daemon:
             assert daemon is not None
@@ -78,7 +79,8 @@ def subject(request: pytest.FixtureRequest, around: None) -> Iterator[Subject]:
             qemu.networkCreateXML(NETWORK)
             removals.callback(lambda: daemon.connect().networkLookupByName("npcf").destroy())
         guests = [
-            _boot(platform, conn, mac, workdir, removals) for mac in (conformance.MAC, conformance.OTHER_MAC)
+            _boot(platform, conn, mac, devices, workdir, removals)
+            for mac in (conformance.MAC, conformance.OTHER_MAC)
         ]
         for guest in guests:
             guest.wait_ready(180)
@@ -102,18 +104,27 @@ def _connection(
     if not platform.daemon:
         embedded = request.getfixturevalue("libvirt_embedded")
         return lambda: embedded, None
-    daemon: PrivateDaemon = request.getfixturevalue("libvirt_daemon")
-    daemon.start()
+    daemon: PrivateDaemon = request.getfixturevalue(
+        "patched_daemon" if platform.patched else "libvirt_daemon"
+    )
+    # Where libvirt itself is to find Open vSwitch, its environment says.
+    daemon.restart(60)
     return (daemon.connect_containers if platform.containers else daemon.connect), daemon
 
 
 def _boot(
-    platform: Platform, conn: libvirt.virConnect, mac: str, workdir: Path, removals: ExitStack
+    platform: Platform,
+    conn: libvirt.virConnect,
+    mac: str,
+    devices: str,
+    workdir: Path,
+    removals: ExitStack,
 ) -> Guest:
     boot = boot_container if platform.containers else boot_guest
     name = f"npcf{next(_numbers)}"
     nic = NIC.format(attributes="connection='deferred'", mac=mac, children="")
-    guest = boot(conn, name, nic, workdir=workdir, define=partial(define, plane=platform.plane))
+    held = partial(define, plane=platform.plane)
+    guest = boot(conn, name, nic, workdir=workdir, define=held, devices_xml=devices)
     removals.callback(guest.remove)
     return guest
 

@@ -1,4 +1,4 @@
-"""Plane hub without libvirt: a QEMU that was started by hand, and its QMP socket."""
+"""Planes hub and swap without libvirt: a QEMU that was started by hand, and its QMP socket."""
 
 from __future__ import annotations
 
@@ -32,21 +32,25 @@ NIC, MAC = "ua-nic0", "52:54:00:11:33:01"
 
 
 class HandMade:
-    """A QEMU that knows nothing of libvirt, with one NIC on a hub of its own."""
+    """A QEMU that knows nothing of libvirt, with one NIC.
 
-    def __init__(self, directory: Path) -> None:
+    :param program: the QEMU.
+    :param netdev: the NIC's, without its id.
+    """
+
+    def __init__(self, directory: Path, program: str, netdev: str) -> None:
         image = guest_image()
         self.qmp = str(directory / "qmp")
         self._channel = Channel(directory / "channel")
         self.process = subprocess.Popen(
             [
-                *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-m", "160", "-nodefaults"),
+                *(program, "-machine", "q35", "-accel", "tcg", "-m", "160", "-nodefaults"),
                 *("-display", "none", "-kernel", str(image.kernel), "-initrd", str(image.initrd)),
                 *("-append", "console=ttyS0 quiet"),
                 *("-serial", f"file:{directory}/log"),
                 *("-serial", f"unix:{directory}/channel,server=on,wait=off"),
                 *("-qmp", f"unix:{self.qmp},server=on,wait=off"),
-                *("-netdev", f"hubport,id=nicplug-{NIC},hubid=7"),
+                *("-netdev", f"{netdev},id=nicplug-{NIC}"),
                 *("-device", f"virtio-net-pci,id={NIC},netdev=nicplug-{NIC},mac={MAC},romfile="),
             ]
         )
@@ -91,11 +95,14 @@ class HandMade:
             time.sleep(0.02)
 
 
-@pytest.fixture
-def by_hand(libvirt_isolated: None) -> Iterator[HandMade]:
-    """A running QEMU."""
+@pytest.fixture(params=["hub", "swap"])
+def by_hand(request: pytest.FixtureRequest, libvirt_isolated: None) -> Iterator[HandMade]:
+    """A running QEMU; a test that asks for it runs on plane hub, and on plane swap."""
+    program, netdev = "qemu-system-x86_64", "hubport,hubid=7"
+    if request.param == "swap":
+        program, netdev = str(request.getfixturevalue("patched_qemu")), "unconnected"
     with short_directory() as directory:
-        qemu = HandMade(directory)
+        qemu = HandMade(directory, program, netdev)
         try:
             yield qemu
         finally:

@@ -15,14 +15,14 @@ import pytest
 from nicplug_xml import Connection, NicplugError, attach_backend, detach_backend, interfaces
 from nicplug_xml.backends import direct
 from tests.live.conftest import everything
-from tests.live.test_hub import NewGuest, hub_guest, veth
+from tests.live.test_hub import NewGuest, hub_guest, plane, veth
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.network import Peer
     from nicplug_xml.testing.plugin import BridgeFactory, PeerFactory
 
-__all__ = ["hub_guest"]
+__all__ = ["hub_guest", "plane"]
 
 NewMac = Callable[[], str]
 pytestmark = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)

@@ -58,6 +58,10 @@ def site(xml: str, plane: str = "tap", scope: Scope = Scope.LIVE) -> Site:
     joint = Joint("macvlan", "vnet0.np0", "eth0", "bridge") if "attached' type='direct'" in xml else None
     if scope is Scope.CONFIG:
         return site_of(seen(stock), scope)
+    if plane == "swap":
+        peers = {"ua-a": "nicplug-ua-a.1" if netdevs else "nicplug-ua-a"}
+        carriers = {"ua-a": bool(netdevs) and "state='down'" not in xml}
+        return site_of(view(parse_domain(stock).root, Facts(netdevs, {}, carriers, peers)))
     if plane != "veth":
         return site_of(seen(stock, netdevs, vnet0=joint))
     if "attached' type='bridge'" in xml:
@@ -231,9 +235,9 @@ def rows(heading: str) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize(
     ("heading", "changes", "scope", "planes"),
     [
-        ("While the domain runs", RUNNING, Scope.LIVE, ["tap", "hub"]),
+        ("While the domain runs", RUNNING, Scope.LIVE, ["tap", "hub", "swap", "native"]),
         ("While a container runs", CONTAINER, Scope.LIVE, ["veth"]),
-        ("In the persistent definition", PERSISTENT, Scope.CONFIG, ["tap", "hub"]),
+        ("In the persistent definition", PERSISTENT, Scope.CONFIG, ["tap", "hub", "swap", "native"]),
     ],
 )
 def test_the_documented_mapping_is_true(
@@ -261,7 +265,7 @@ def test_every_backend_is_in_the_mapping() -> None:
 
 
 def test_nothing_differs() -> None:
-    for plane in ("tap", "hub"):
+    for plane in ("tap", "hub", "swap", "native"):
         for scope in Scope:
             for xml in (ON, OFF, with_child("<link state='down'/>")):
                 assert (

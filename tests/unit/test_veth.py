@@ -45,7 +45,7 @@ def site(
 ) -> Site:
     """Return a NIC that is joined to something, and has a carrier unless told otherwise."""
     root = parse_domain(to_stock(domain("attached" if joint else "deferred", children))).root
-    facts = Facts(None, {"vnet0": joint}, {"vnet0": joint is not None if up is None else up})
+    facts = Facts(None, {"vnet0": joint}, {MAC: joint is not None if up is None else up})
     return site_of(view(root, facts), scope)
 
 
@@ -126,7 +126,7 @@ def test_the_definition_is_changed_in_the_metadata_alone() -> None:
 def test_what_the_kernel_says_is_believed_before_the_record() -> None:
     stock = to_stock(domain("attached"))
     root = parse_domain(stock).root
-    back_in_the_parking_place = view(root, Facts(None, {"vnet0": None}, {"vnet0": True})).interfaces[0]
+    back_in_the_parking_place = view(root, Facts(None, {"vnet0": None}, {MAC: True})).interfaces[0]
     assert back_in_the_parking_place.connection is Connection.DEFERRED
     assert back_in_the_parking_place.carrier
     elsewhere = view(root).interfaces[0]

@@ -1,0 +1,170 @@
+"""What the planes share whose backends are QEMU netdevs: their ids, and how an endpoint becomes one.
+
+A NIC's backends have two ids in turn, since a move has the old one and the new one at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from nicplug_xml.endpoints import BridgePort, Descriptor, Endpoint, MacvtapOn, Netdev, Passt, StreamTo
+from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.frozen import Frozen
+from nicplug_xml.planes.held import Held
+from nicplug_xml.steps import (
+    Connect,
+    LetGoFirst,
+    Monitor,
+    OpenMacvtap,
+    OpenTap,
+    RequireNetdev,
+    SendDescriptor,
+    StartPasst,
+    Step,
+    UpdateDevice,
+    UseDescriptor,
+)
+from nicplug_xml.stock import with_link
+
+#: What the ids of our netdevs begin with.
+PREFIX = "nicplug-"
+
+#: Backend types that can become a netdev.
+KINDS = frozenset(
+    (
+        *("bridge", "network", "direct", "user", "mcast", "udp", "server", "client", "fd"),
+        *("stream", "dgram", "l2tpv3", "vde"),
+    )
+)
+#: libvirt carries these out on a tap of its own making, which it has not got here.
+REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
+
+
+def own(key: str) -> str:
+    """Return the id of the netdev that the NIC of that key starts with."""
+    return PREFIX + key
+
+
+def backend(key: str, generation: int) -> str:
+    """Return one of the two ids, 0 and 1, that the NIC's backend can have."""
+    return f"{own(key)}.{generation}"
+
+
+class Opening(Frozen):
+    """A netdev that is to be.
+
+    :param id: its id.
+    :param mac: the NIC's.
+    :param queues: how many the NIC has.
+    """
+
+    id: str
+    mac: str
+    queues: int = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its queues' descriptors are called on their way to QEMU."""
+        return (self.id,) if self.queues == 1 else tuple(f"{self.id}.q{n}" for n in range(self.queues))
+
+
+def make(opening: Opening, endpoint: Endpoint, present: Collection[str]) -> list[Step]:
+    """Plan to make a netdev of an endpoint.
+
+    :param present: the ids of QEMU's netdevs: that of an interrupted move's may be among them.
+    """
+    steps = _MAKE[type(endpoint)](opening, endpoint)
+    if opening.id in present:
+        return [LetGoFirst(delete(opening.id), (), "let go of what an interrupted move has left"), *steps]
+    return steps
+
+
+def make_again(opening: Opening, held: Held, endpoint: Endpoint) -> list[Step]:
+    """Plan to make the present backend anew, where it has to go before the endpoint is made.
+
+    That is only a macvtap before the next one on the same device: the kernel has neither two of one MAC
+    there, nor any beside one in passthrough mode.
+    """
+    present = held.present()
+    if isinstance(endpoint, MacvtapOn) and isinstance(present, MacvtapOn):
+        return _macvtap(opening, present) if present.device == endpoint.device else []
+    return []
+
+
+def add(arguments: dict[str, object]) -> Monitor:
+    """Plan to make a netdev."""
+    undo = ("netdev_del", {"id": arguments["id"]})
+    return Monitor("make the netdev", "netdev_add", arguments, undo)
+
+
+def delete(netdev: str) -> Monitor:
+    """Plan to end a netdev. Nothing takes that back."""
+    return Monitor("let go of the backend", "netdev_del", {"id": netdev})
+
+
+def set_link(held: Held, state: str) -> list[Step]:
+    """Plan to have libvirt set a NIC's link."""
+    nic = held.nic
+    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)]
+
+
+def _tap(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, BridgePort)
+    open_tap = OpenTap(opening.names, endpoint.bridge, opening.mac, endpoint.isolated)
+    return [open_tap, *_hand_over(opening, "tap")]
+
+
+def _macvtap(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, MacvtapOn)
+    open_macvtap = OpenMacvtap(opening.names, endpoint.device, endpoint.mode, opening.mac)
+    return [open_macvtap, *_hand_over(opening, "tap")]
+
+
+def _connect(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, StreamTo)
+    return [Connect(opening.id, endpoint.address, endpoint.port), *_hand_over(_single(opening), "socket")]
+
+
+def _start_passt(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, Passt)
+    return [StartPasst(opening.id, endpoint.options), *_hand_over(_single(opening), "socket")]
+
+
+def _use_descriptor(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, Descriptor)
+    if len(endpoint.fds) != opening.queues:
+        raise UnsupportedError(
+            f"{len(endpoint.fds)} descriptors were handed in for a NIC with {opening.queues} queues",
+            hint="open a tap with as many queues as the NIC has",
+        )
+    use = (UseDescriptor(name, fd) for name, fd in zip(opening.names, endpoint.fds, strict=True))
+    return [*use, *_hand_over(opening, endpoint.type)]
+
+
+def _netdev(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    assert isinstance(endpoint, Netdev)
+    look = [] if endpoint.always else [RequireNetdev(str(endpoint.arguments["type"]))]
+    return [*look, add({**endpoint.arguments, "id": opening.id})]
+
+
+#: How each kind of endpoint becomes a netdev.
+_MAKE: dict[type[Endpoint], Callable[[Opening, Endpoint], list[Step]]] = {
+    BridgePort: _tap,
+    MacvtapOn: _macvtap,
+    Passt: _start_passt,
+    StreamTo: _connect,
+    Descriptor: _use_descriptor,
+    Netdev: _netdev,
+}
+
+
+def _single(opening: Opening) -> Opening:
+    """Return the same with the one queue that this kind of netdev has, whatever the NIC has."""
+    return Opening(opening.id, opening.mac)
+
+
+def _hand_over(opening: Opening, kind: str) -> list[Step]:
+    names = opening.names
+    descriptors = {"fd": names[0]} if len(names) == 1 else {"fds": ":".join(names)}
+    send = (SendDescriptor(name) for name in names)
+    return [*send, add({"type": kind, "id": opening.id, **descriptors})]

@@ -1,0 +1,539 @@
+"""The patched libvirt, with the tools that everybody has: virsh, update-device and XML with ``connection``.
+
+What nicplug's plane ``native`` makes of it, the conformance suite sees.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+import pytest
+
+from nicplug_xml import attach_backend, define, interfaces, watch
+from nicplug_xml.backends import bridge, cable
+from nicplug_xml.errors import OperationError
+from nicplug_xml.host.connection import offered_planes
+from nicplug_xml.testing import commands
+from nicplug_xml.testing.commands import short_directory
+from nicplug_xml.testing.embedded import QEMU_CONF
+from nicplug_xml.testing.guest import Guest, channel_path, console_path, guest_xml, remove_domain
+from tests.live.conftest import devices, emulator, everything, master, run, target
+from tests.live.test_docs import COMMAND, blocks, lines
+from tests.patched import prefix
+
+if TYPE_CHECKING:
+    from nicplug_xml.testing.daemon import PrivateDaemon
+    from nicplug_xml.testing.plugin import BridgeFactory, PeerFactory
+
+README = Path(__file__).parents[2] / "patches" / "README.md"
+
+MAC = "52:54:00:a7:00:01"
+NAME, NETWORK = "npnative", "npnativenet"
+#: Who is on the bridges, on the network and behind the device, and QEMU's own user-mode network.
+BLUE, GREEN, LAB, FAR, USER = "192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "10.0.2.2"
+EVERYBODY = (BLUE, GREEN, LAB, FAR, USER)
+DEVICE = "npnativedev"
+
+
+def nic(connection: str, kind: str = "", source: str = "", children: str = "") -> str:
+    """Return an ``<interface>``; without a connection, as every libvirt knows it."""
+    attributes = f" type='{kind}'" * bool(kind) + f" connection='{connection}'" * bool(connection)
+    place = f"<source {'dev' if kind == 'direct' else kind}='{source}'/>" * bool(source)
+    return (
+        f"<interface{attributes}><mac address='{MAC}'/>{place}<model type='virtio'/><rom enabled='no'/>"
+        f"{children}</interface>"
+    )
+
+
+DEFERRED = nic("deferred")
+ON_BLUE, ON_GREEN = nic("attached", "bridge", "npblue"), nic("attached", "bridge", "npgreen")
+ON_NETWORK = nic("attached", "network", NETWORK)
+
+
+class Virsh:
+    """A virsh on the patched libvirtd, and the guest that it starts.
+
+    :param program: the virsh.
+    :param daemon: the libvirtd.
+    :param directory: for its files, with a short path.
+    """
+
+    def __init__(self, program: str, daemon: PrivateDaemon, directory: Path) -> None:
+        self.daemon = daemon
+        self._program = program
+        self._directory = directory
+
+    def __call__(self, *arguments: str) -> str:
+        return commands.run([self._program, "-c", self.daemon.uri, *arguments])
+
+    def file(self, xml: str) -> str:
+        """Write a file for an argument."""
+        path = self._directory / "argument.xml"
+        path.write_text(xml)
+        return str(path)
+
+    def update(self, xml: str, *flags: str) -> None:
+        self("update-device", NAME, self.file(xml), *(flags or ["--live"]))
+
+    def start(self, nics: str = DEFERRED, devices_xml: str = "") -> Guest:
+        """Define a guest, start it and wait until it is ready; give it an address in each network."""
+        xml = guest_xml(NAME, nics, workdir=self._directory, devices_xml=devices_xml)
+        self("define", "--validate", self.file(xml))
+        self("start", NAME)
+        guest = self.find()
+        guest.wait_ready(120)
+        if nics:
+            set_addresses(guest)
+        return guest
+
+    def find(self) -> Guest:
+        """Return the guest, after a restart of libvirtd too."""
+        files = console_path(NAME, self._directory), channel_path(NAME, self._directory)
+        return Guest(self.daemon.connect().lookupByName(NAME), *files)
+
+    def interface(self, *flags: str) -> str:
+        """Return the ``<interface>`` that ``dumpxml`` shows."""
+        found = re.search(r"<interface.*</interface>", self("dumpxml", NAME, *flags), re.DOTALL)
+        assert found
+        return found[0]
+
+    def netdevs(self) -> str:
+        """Return what QEMU says of its NICs and netdevs."""
+        return self("qemu-monitor-command", NAME, "--hmp", "info network")
+
+    def ports(self) -> int:
+        """Return how many ports of the network are claimed."""
+        return len(self("net-port-list", NETWORK, "--uuid").split())
+
+
+def set_addresses(guest: Guest) -> None:
+    for address in EVERYBODY:
+        guest.set_address(MAC, f"{address[:-1]}5/24")
+
+
+def descriptors(guest: Guest) -> int:
+    """Return how many descriptors a guest's QEMU has open."""
+    (process,) = [
+        path.parent
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if f"guest={guest.name}," in path.read_text()
+    ]
+    return len(list((process / "fd").iterdir()))
+
+
+def wait_for_nic(guest: Guest, *, there: bool) -> None:
+    """Wait until the guest has noticed that its NIC has come or gone."""
+    deadline = time.monotonic() + 60
+    while (MAC in guest.interfaces()) is not there:
+        assert time.monotonic() < deadline, guest.log()
+        time.sleep(0.1)
+
+
+def answers(guest: Guest, expected: str = "") -> str:
+    """Return who answers, of all that are there; who is expected is given time."""
+    ask = "".join(f"(ping -c 1 -W 1 {address} >/dev/null && echo {address}) &\n" for address in EVERYBODY)
+    for _ in range(20):
+        seen = guest.run(f"{ask}wait").split()
+        if not expected or expected in seen:
+            break
+    return " ".join(seen)
+
+
+@pytest.fixture
+def stock_virsh(patched_daemon: PrivateDaemon) -> Iterator[Virsh]:
+    """The distribution's virsh; what it has started is gone afterwards."""
+    patched_daemon.start()
+    with short_directory() as directory:
+        yield Virsh("virsh", patched_daemon, directory)
+        for dom in patched_daemon.connect().listAllDomains():
+            remove_domain(dom)
+
+
+@pytest.fixture
+def patched_virsh(stock_virsh: Virsh) -> Iterator[Virsh]:
+    """The virsh of the series."""
+    with short_directory() as directory:
+        yield Virsh(str(prefix("libvirt-9.0.0") / "bin" / "virsh"), stock_virsh.daemon, directory)
+
+
+@pytest.fixture
+def networks(
+    patched_daemon: PrivateDaemon, libvirt_bridge: BridgeFactory, libvirt_peer: PeerFactory
+) -> Iterator[None]:
+    """Two bridges, a libvirt network and a device, and somebody on each."""
+    # The host itself would answer for each of its addresses in each of its networks.
+    for name, address in (("npblue", BLUE), ("npgreen", GREEN)):
+        libvirt_peer(libvirt_bridge(name=name), f"{address}/24")
+    patched_daemon.start()
+    patched_daemon.connect().networkCreateXML(
+        f"<network><name>{NETWORK}</name><bridge name='npnativebr' stp='off' delay='0'/></network>"
+    )
+    libvirt_peer("npnativebr", f"{LAB}/24")
+    behind = libvirt_bridge(name="npnativefar")
+    libvirt_peer(behind, f"{FAR}/24")
+    run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", f"{DEVICE}1")
+    run("ip", "link", "set", f"{DEVICE}1", "master", str(behind), "up")
+    run("ip", "link", "set", DEVICE, "up")
+    yield
+    run("ip", "link", "delete", DEVICE)
+    patched_daemon.connect().networkLookupByName(NETWORK).destroy()
+
+
+def test_two_libvirtds_run_and_one_knows_the_attribute(
+    libvirt_daemon: PrivateDaemon, patched_daemon: PrivateDaemon
+) -> None:
+    libvirt_daemon.start()
+    patched_daemon.start()
+    domain = "<domain type='qemu'><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
+    assert not offered_planes(libvirt_daemon.connect(), domain)
+    assert list(offered_planes(patched_daemon.connect(), domain)) == ["native"]
+
+
+@pytest.mark.parametrize(("client", "patched"), [("stock_virsh", False), ("patched_virsh", True)])
+def test_a_cable_is_plugged_moved_and_pulled(
+    client: str, patched: bool, networks: None, request: pytest.FixtureRequest
+) -> None:
+    virsh: Virsh = request.getfixturevalue(client)
+    before = devices()
+    guest = virsh.start(DEFERRED, emulator(request.getfixturevalue("patched_qemu")) if patched else "")
+    # Not for a moment had it a carrier.
+    (added, *_) = [event for event in guest.events("added") if event.fields["mac"] == MAC]
+    assert added.fields["carrier"] == "down"
+    assert virsh.interface().startswith("<interface connection='deferred'>")
+    tap, seen = target(guest.dom, MAC), guest.nic(MAC)
+    assert (master(tap), answers(guest)) == (None, "")
+
+    virsh.update(ON_BLUE)
+    guest.wait_carrier(MAC, up=True, timeout=30)
+    assert (master(tap), answers(guest, BLUE)) == ("npblue", BLUE)
+    virsh.update(ON_GREEN)
+    assert (master(tap), answers(guest, GREEN)) == ("npgreen", GREEN)
+    virsh.update(ON_NETWORK)
+    assert (master(tap), answers(guest, LAB)) == ("npnativebr", LAB)
+    assert virsh.interface().startswith("<interface type='network' connection='attached'>")
+    assert virsh.ports() == 1
+
+    virsh.update(nic("deferred", "network", NETWORK))
+    guest.wait_carrier(MAC, up=False, timeout=30)
+    assert (master(tap), answers(guest)) == (None, "")
+    assert virsh.interface().startswith("<interface type='network' connection='deferred'>")
+    assert virsh.ports() == 0
+    # All the time it was the same NIC, and the definition was left alone.
+    assert guest.nic(MAC)._replace(carrier=False) == seen
+    assert virsh.interface("--inactive").startswith("<interface connection='deferred'>")
+    virsh("destroy", NAME)
+    assert devices() == before
+
+
+DIRECT = nic("attached", "direct", DEVICE).replace("/><model", " mode='bridge'/><model")
+DIRECT_PRIVATE = DIRECT.replace("'bridge'/>", "'private'/>")
+USER_MODE = nic("attached", "user")
+#: An address to listen at that is none of this host's.
+ELSEWHERE = "<source address='198.18.99.9' port='5000'/>"
+
+
+@pytest.mark.parametrize(
+    ("started", "walk"),
+    [
+        (DEFERRED, ((ON_BLUE, BLUE), (DIRECT, FAR), (ON_NETWORK, LAB), (DIRECT, FAR), (DIRECT_PRIVATE, FAR))),
+        (nic("deferred", "user"), ((USER_MODE, USER), (ON_BLUE, BLUE), (USER_MODE, USER), (DIRECT, FAR))),
+        (nic("", "bridge", "npblue"), ((nic("", "direct", DEVICE), FAR), (nic("", "network", NETWORK), LAB))),
+    ],
+    ids=["no type at first", "user-mode at first", "not provisioned"],
+)
+def test_all_that_a_qemu_with_netdev_replace_can(
+    stock_virsh: Virsh,
+    patched_qemu: Path,
+    networks: None,
+    started: str,
+    walk: tuple[tuple[str, str], ...],
+) -> None:
+    virsh = stock_virsh
+    before = devices()
+    guest = virsh.start(started, emulator(patched_qemu))
+    seen = guest.nic(MAC)
+    for update, expected in walk:
+        virsh.update(update)
+        guest.wait_carrier(MAC, up=True, timeout=30)
+        assert answers(guest, expected) == expected
+        virsh.daemon.restart(60)
+        guest = virsh.find()
+        virsh.update(update)
+        assert answers(guest, expected) == expected
+    virsh.update(DEFERRED)
+    guest.wait_carrier(MAC, up=False, timeout=30)
+    assert answers(guest) == ""
+    assert virsh.ports() == 0
+    assert guest.nic(MAC)._replace(carrier=seen.carrier) == seen
+    virsh("destroy", NAME)
+    assert devices() == before
+
+
+def test_what_netdev_replace_cannot_have_changes_nothing(
+    stock_virsh: Virsh, patched_qemu: Path, networks: None
+) -> None:
+    virsh = stock_virsh
+    guest = virsh.start(DEFERRED, emulator(patched_qemu))
+    for update, expected in ((DEFERRED, ""), (DIRECT, FAR), (USER_MODE, USER), (ON_NETWORK, LAB)):
+        virsh.update(update)
+        assert answers(guest, expected) == expected
+        before, netdevs = everything(guest.dom), virsh.netdevs()
+        for fails, why in (
+            (nic("attached", "bridge", "np-missing"), "np-missing"),
+            (nic("attached", "direct", "np-missing"), "np-missing"),
+            (nic("attached", "network", "np-missing"), "no network with matching name 'np-missing'"),
+            (nic("attached", "server").replace("<model", f"{ELSEWHERE}<model"), "bind"),
+        ):
+            with pytest.raises(OperationError, match=why):
+                virsh.update(fails)
+            assert everything(guest.dom) == before
+            assert virsh.netdevs() == netdevs
+        assert answers(guest, expected) == expected
+
+
+def test_moving_on_and_on_leaves_nothing_behind(
+    stock_virsh: Virsh, patched_qemu: Path, networks: None
+) -> None:
+    virsh = stock_virsh
+    before = devices()
+    guest = virsh.start(DEFERRED, emulator(patched_qemu))
+    held = []
+    for _ in range(4):
+        for update in (ON_BLUE, DIRECT, USER_MODE, ON_NETWORK, DEFERRED):
+            virsh.update(update)
+        held.append((virsh.netdevs().count("\n"), descriptors(guest), len(devices())))
+    assert held[1:] == held[:1] * 3
+    virsh.update(USER_MODE)
+    # It has negotiated offloads, which a user-mode network has not, and QEMU would not start again with.
+    with pytest.raises(OperationError, match="may use offloads"):
+        virsh("managedsave", NAME)
+    assert answers(guest, USER) == USER
+    virsh.update(DIRECT)
+    for again in (["reset"], ["managedsave", "start"]):
+        for command in again:
+            virsh(command, NAME)
+        guest = virsh.find()
+        guest.wait_ready(120)
+        if again == ["reset"]:
+            set_addresses(guest)
+        assert answers(guest, FAR) == FAR
+    virsh("detach-device", NAME, virsh.file(DIRECT), "--live")
+    wait_for_nic(guest, there=False)
+    assert devices() == before
+
+
+#: Each state in which an interface can be, and who answers then.
+STATES = (
+    (DEFERRED, ""),
+    (ON_BLUE, BLUE),
+    (nic("deferred", "bridge", "npblue"), ""),
+    (ON_NETWORK, LAB),
+    (nic("deferred", "network", NETWORK), ""),
+)
+
+
+def test_libvirtd_restarts(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start()
+    for update, expected in STATES:
+        virsh.update(update)
+        assert answers(guest, expected) == expected
+        shown, ports = virsh.interface(), virsh.ports()
+        virsh.daemon.restart(60)
+        assert virsh("domstate", NAME).strip() == "running"
+        assert (virsh.interface(), virsh.ports()) == (shown, ports)
+        guest = virsh.find()
+        assert (guest.carrier(MAC), answers(guest, expected)) == (bool(expected), expected)
+
+
+def test_saving_and_starting_keep_the_state(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    virsh.start()
+    for update, expected in STATES[1:]:
+        virsh.update(update)
+        virsh("managedsave", NAME)
+        assert virsh.ports() == 0
+        virsh("start", NAME)
+        guest = virsh.find()
+        guest.wait_ready(120)
+        assert virsh.interface().startswith(update.partition("<mac")[0])
+        assert (guest.carrier(MAC), answers(guest, expected)) == (bool(expected), expected)
+
+
+def test_a_start_and_a_reset_are_as_the_definition_and_the_running_guest_say(
+    stock_virsh: Virsh, networks: None
+) -> None:
+    virsh = stock_virsh
+    guest = virsh.start(ON_BLUE)
+    assert answers(guest, BLUE) == BLUE
+    virsh.update(nic("deferred", "bridge", "npblue"), "--live", "--config")
+    assert answers(guest) == ""
+    assert virsh.interface("--inactive").startswith("<interface type='bridge' connection='deferred'>")
+    for start in ("reset", "destroy"):
+        virsh(start, NAME)
+        if start == "destroy":
+            virsh("start", NAME)
+            guest = virsh.find()
+        guest.wait_ready(120)
+        assert not guest.carrier(MAC)
+
+
+def test_the_link_is_another_thing(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start()
+    down = "<link state='down'/>"
+    virsh("domif-setlink", NAME, MAC, "up")
+    assert not guest.carrier(MAC)
+    virsh.update(nic("attached", "bridge", "npblue", down))
+    assert (guest.carrier(MAC), answers(guest)) == (False, "")
+    assert virsh("domif-getlink", NAME, MAC).split()[-1] == "down"
+    virsh.update(nic("attached", "bridge", "npgreen", down))
+    assert not guest.carrier(MAC)
+    virsh("domif-setlink", NAME, MAC, "up")
+    guest.wait_carrier(MAC, up=True, timeout=30)
+    assert answers(guest, GREEN) == GREEN
+    virsh.update(DEFERRED)
+    guest.wait_carrier(MAC, up=False, timeout=30)
+    assert virsh("domif-getlink", NAME, MAC).split()[-1] == "up"
+
+
+def test_an_update_without_the_attribute_plugs_and_pulls_nothing(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start()
+    virsh.update(nic("", "bridge", "npblue"))
+    assert virsh.interface().startswith("<interface type='bridge' connection='deferred'>")
+    assert (guest.carrier(MAC), answers(guest)) == (False, "")
+    virsh.update(ON_BLUE)
+    virsh.update(nic("", "bridge", "npgreen"))
+    assert virsh.interface().startswith("<interface type='bridge' connection='attached'>")
+    assert answers(guest, GREEN) == GREEN
+
+
+def test_what_fails_changes_nothing(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start()
+    for update, expected in ((DEFERRED, ""), (ON_BLUE, BLUE)):
+        virsh.update(update)
+        before = everything(guest.dom)
+        for fails, why in (
+            (nic("attached", "bridge", "np-missing"), "np-missing"),
+            (nic("attached", "network", "np-missing"), "no network with matching name 'np-missing'"),
+            (nic("attached", "user"), "not supported by QEMU for network interfaces of type 'user'"),
+        ):
+            with pytest.raises(OperationError, match=why):
+                virsh.update(fails)
+            assert everything(guest.dom) == before
+        assert answers(guest, expected) == expected
+
+
+def test_a_bandwidth_that_the_kernel_may_lack(stock_virsh: Virsh, networks: None) -> None:
+    """It needs qdiscs: without them libvirt fails in the middle, and has to put everything back."""
+    virsh = stock_virsh
+    guest = virsh.start()
+    before = everything(guest.dom)
+    try:
+        virsh.update(nic("attached", "bridge", "npblue", "<bandwidth><inbound average='1000'/></bandwidth>"))
+    except OperationError:
+        assert everything(guest.dom) == before
+        assert (guest.carrier(MAC), answers(guest)) == (False, "")
+    else:
+        assert "<inbound average='1000'/>" in virsh.interface()
+        assert answers(guest, BLUE) == BLUE
+
+
+def test_a_deferred_nic_can_be_hot_plugged(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    before = devices()
+    # PCI Express has no slot to spare, unless asked for.
+    slot = "<controller type='pci' model='pcie-root-port'/>"
+    guest = virsh.start("", f"<controller type='pci' index='0' model='pcie-root'/>{slot}{slot}")
+    virsh("attach-device", NAME, virsh.file(DEFERRED), "--live")
+    wait_for_nic(guest, there=True)
+    assert not guest.carrier(MAC)
+    set_addresses(guest)
+    virsh.update(ON_NETWORK)
+    assert answers(guest, LAB) == LAB
+    virsh("detach-device", NAME, virsh.file(ON_NETWORK), "--live")
+    wait_for_nic(guest, there=False)
+    assert virsh.ports() == 0
+    assert devices() == before
+
+
+def test_the_commands_that_the_series_gives_virsh(patched_virsh: Virsh, networks: None) -> None:
+    virsh = patched_virsh
+    guest = virsh.start()
+    assert re.search(rf"vnet\d+ +- +- +virtio +{MAC}", virsh("domiflist", NAME))
+    virsh("domif-attach-backend", NAME, MAC, "--type", "bridge", "--source", "npblue", "--live")
+    assert answers(guest, BLUE) == BLUE
+    virsh("domif-detach-backend", NAME, MAC, "--live")
+    guest.wait_carrier(MAC, up=False, timeout=30)
+    assert virsh.interface().startswith("<interface type='bridge' connection='deferred'>")
+    virsh("domif-attach-backend", NAME, MAC, "--live")
+    assert answers(guest, BLUE) == BLUE
+    virsh("domif-detach-backend", NAME, MAC, "--persistent")
+    virsh("domif-attach-backend", NAME, MAC, "--type", "network", "--source", NETWORK, "--persistent")
+    assert answers(guest, LAB) == LAB
+    assert "connection='attached'" in virsh.interface("--inactive")
+    assert f"<source network='{NETWORK}'/>" in virsh.interface("--inactive")
+
+
+def test_watch_tells_of_it_and_not_who_it_was(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start()
+    changes = watch(virsh.daemon.uri, reconnect=False)
+    assert next(changes).kind == "connected"
+    attach_backend(guest.dom, MAC, bridge.backend("npblue"))
+    plugged = next(changes)
+    assert (plugged.kind, plugged.by) == ("plugged", None)
+    assert next(changes).kind == "carrier"
+    virsh.update(DEFERRED)
+    unplugged = next(changes)
+    assert (unplugged.kind, unplugged.by) == ("unplugged", None)
+
+
+def test_the_commands_of_the_readme_do_what_it_tells(libvirt_bridge: BridgeFactory) -> None:
+    blue = libvirt_bridge(name="br-blue")
+    with short_directory() as directory:
+        for block in blocks(README):
+            if block.kind == "guest":
+                xml = guest_xml(block.value, block.text, workdir=directory)
+                (directory / f"{block.value}.xml").write_text(xml)
+            elif block.kind == "file":
+                (directory / block.value).write_text(block.text)
+        (session,) = [block.text for block in blocks(README) if block.kind == "run"]
+        session = session.replace("$(patches/build libvirt-9.0.0)", str(prefix("libvirt-9.0.0")))
+        told = [(command, output) for _, command, output in COMMAND.findall(session)]
+        # A shell that sees no state but its own; and QEMU runs as root, whose file the tiny guest is.
+        (directory / "qemu.conf").write_text(QEMU_CONF)
+        prepare = f"cd {directory}; mount -t tmpfs none /var/lib"
+        configure = "mkdir -p $state/etc/libvirt; cp qemu.conf $state/etc/libvirt"
+        shown = f"ls /sys/class/net/{blue}/brif"
+        script = [prepare, told[0][0], configure, *(f"echo @; {command}" for command, _ in told[1:])]
+        own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        seen = commands.run([*own, "sh", "-c", "\n".join([*script, f"echo @; {shown}"])], timeout=120)
+    *outputs, ports = seen.split("@\n")[1:]
+    assert [lines(output) for output in outputs] == [lines(output) for _, output in told[1:]]
+    assert ports.startswith("vnet")
+
+
+def test_auto_leaves_to_libvirt_what_libvirt_can_do(stock_virsh: Virsh) -> None:
+    conn = stock_virsh.daemon.connect()
+    there = [DEFERRED, nic("deferred", "bridge", "npblue").replace("00:01", "00:02")]
+    ours = (
+        nic("deferred", "cable")
+        .replace("00:01", "00:03")
+        .replace("<model", "<source domain='vm2' interface='ua-a'/><model")
+    )
+    dom = define(conn, guest_xml(NAME, "".join([*there, ours]), workdir=Path("/tmp")))
+    assert [status.plane for status in interfaces(dom)] == ["native", "native", "tap"]
+    assert (
+        dom.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "urn:nicplug:domain:1.0").count("<interface ") == 1
+    )
+    cabled = interfaces(dom)[2].backend
+    assert cabled is not None
+    assert cable.backend("vm2", "ua-a").is_within(cabled)
