@@ -7,7 +7,7 @@ Documents with a DOCTYPE are refused, so no entity of theirs is ever expanded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NoReturn
 from xml.parsers import expat
@@ -24,6 +24,10 @@ _TOO_DEEP = f"elements are nested more than {_DEEPEST} deep, as in no domain"
 _ATTRIBUTE = re.compile(rb"""(\s+)([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _START_TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
 _SPACE = re.compile(rb"[ \t\r\n]*")
+
+
+#: Of the elements below one of that tag: whether one of this tag can be passed over.
+_Skip = Mapping[str, Callable[[str], bool]]
 
 
 class Element:
@@ -108,13 +112,13 @@ class Document:
 
     :param text: well-formed XML without a DOCTYPE. What an encoding declaration in it says is not
         looked at: the text is decoded already.
-    :param skip: elements that nobody wants to find, by their parent's tag and their own: they are only
-        checked to be well-formed, which takes a third of the time.
+    :param skip: which elements nobody needs to find, by their parent's tag: a function of their own. They are
+        only checked to be well-formed, which takes a fraction of the time.
     :raises SchemaError: it is not well-formed, or it has a DOCTYPE.
     :ivar marks: our own processing instructions, ``<?nicplug TEXT?>``: text, offset, end.
     """
 
-    def __init__(self, text: str, skip: Callable[[str, str], bool] | None = None) -> None:
+    def __init__(self, text: str, skip: _Skip | None = None) -> None:
         self._edits: list[tuple[int, int, bytes]] = []
         self.data, self.marks, self.root = _fragment(text) if skip is None else _build(text, skip)
 
@@ -186,28 +190,33 @@ class Document:
 _Mark = tuple[str, int, int]
 
 
-def _build(
-    text: str, skip: Callable[[str, str], bool] | None = None
-) -> tuple[bytes, Sequence[_Mark], Element]:
+def _build(text: str, skip: _Skip | None = None) -> tuple[bytes, Sequence[_Mark], Element]:
     data = text.encode("utf-8", "surrogatepass")
     marks: list[_Mark] = []
-    return data, marks, _Builder(data, marks, skip).parse()
+    try:
+        return data, marks, _Builder(data, marks, skip).parse()
+    except _NotSkippedError:
+        return _build(text)
 
 
 #: One operation comes across the same interface, backend or metadata several times; nothing changes elements.
 _fragment = lru_cache(maxsize=128)(_build)
 
 
+class _NotSkippedError(Exception):
+    """Where an element that was to be skipped ends cannot be told from its end tag alone."""
+
+
 class _Builder:
     """Makes elements of what expat tells."""
 
-    __slots__ = ("data", "first", "marks", "opened", "parser", "skip", "skipped")
+    __slots__ = ("data", "first", "marks", "opened", "parser", "skip", "skipped", "skipped_from")
 
-    def __init__(self, data: bytes, marks: list[_Mark], skip: Callable[[str, str], bool] | None) -> None:
+    def __init__(self, data: bytes, marks: list[_Mark], skip: _Skip | None) -> None:
         self.data = data
         self.marks = marks
-        self.skip = skip
-        self.skipped = 0
+        self.skip = skip or {}
+        self.skipped, self.skipped_from = "", 0
         self.first: Element | None = None
         self.opened: list[Element] = []
         self.parser = expat.ParserCreate("utf-8", " ")
@@ -228,10 +237,11 @@ class _Builder:
 
     def started(self, tag: str, attributes: dict[str, str]) -> None:
         opened = self.opened
-        if self.skip is not None and opened and self.skip(opened[-1].tag, tag):
-            self.parser.StartElementHandler = self.skip_started
+        if opened and (skip := self.skip.get(opened[-1].tag)) is not None and skip(tag):
+            # Most of the time goes into telling of start tags, with their attributes: none is, until it ends.
+            self.parser.StartElementHandler = None
             self.parser.EndElementHandler = self.skip_ended
-            self.skipped = 1
+            self.skipped, self.skipped_from = tag, self.parser.CurrentByteIndex
             return
         element = Element(self.data, tag, attributes, self.parser.CurrentByteIndex)
         if len(opened) == _DEEPEST:
@@ -256,16 +266,17 @@ class _Builder:
         if data[at - 2 : at] != b"/>" or element.children or element.open_end != at:
             element.end = data.index(b">", at) + 1
 
-    def skip_started(self, _tag: str, _attributes: dict[str, str]) -> None:
-        self.skipped += 1
-        if self.skipped == _DEEPEST:
-            raise SchemaError(_TOO_DEEP)
-
-    def skip_ended(self, _tag: str) -> None:
-        self.skipped -= 1
-        if self.skipped == 0:
-            self.parser.StartElementHandler = self.started
-            self.parser.EndElementHandler = self.ended
+    def skip_ended(self, tag: str) -> None:
+        if tag != self.skipped:
+            return
+        start, at, data = self.skipped_from, self.parser.CurrentByteIndex, self.data
+        # Another one of that name in it has ended first, then; and what is 256 deep has so many tags.
+        if " " in tag or data.find(b"<" + tag.encode(), start + 1, at) >= 0:
+            raise _NotSkippedError
+        if data.count(b"<", start, at) >= _DEEPEST - len(self.opened):
+            raise _NotSkippedError
+        self.parser.StartElementHandler = self.started
+        self.parser.EndElementHandler = self.ended
 
     def marked(self, target: str, text: str) -> None:
         if target == MARK:

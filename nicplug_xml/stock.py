@@ -7,13 +7,19 @@ from collections.abc import Collection, Iterator, Sequence
 from nicplug_xml.document import Document, Element
 from nicplug_xml.model import BACKEND_CHILDREN, Backend
 
+#: What has nothing to do with interfaces: devices of other kinds, and what may be long in ``<domain>``.
+_FOREIGN = {
+    "devices": lambda tag: tag != "interface",
+    "domain": frozenset(("clock", "cpu", "cputune", "features", "numatune", "sysinfo")).__contains__,
+}
+
 
 def parse_domain(xml: str) -> Document:
     """Parse a domain document; of its devices, interfaces alone are there to be found.
 
     :raises SchemaError: the document is malformed or refused.
     """
-    return Document(xml, skip=lambda parent, tag: parent == "devices" and tag != "interface")
+    return Document(xml, skip=_FOREIGN)
 
 
 def read_domain(xml: str) -> Element:

@@ -37,6 +37,34 @@ def test_nested_spans() -> None:
 
 
 @pytest.mark.parametrize(
+    "skipped",
+    [
+        "<disk/>",
+        "<disk></disk>",
+        "<disk><interface/></disk>",
+        "<disk><disk><interface/></disk><interface/></disk>",
+        "<disk><!-- </disk><interface/> --><interface/></disk>",
+        "<disk><![CDATA[</disk><interface/>]]></disk>",
+        "<disk>" + "<a/>" * 300 + "</disk>",
+        "<x:disk xmlns:x='urn:x'><y:disk xmlns:y='urn:x'/><interface/></x:disk>",
+    ],
+)
+def test_what_is_skipped_hides_nothing_behind_it(skipped: str) -> None:
+    text = f"<devices>{skipped}<interface n='1'/>{skipped}<interface n='2'/></devices>"
+    root = Document(text, skip={"devices": lambda tag: tag != "interface"}).root
+    found = [child for child in root if child.tag == "interface"]
+    assert [child.text for child in found] == ["<interface n='1'/>", "<interface n='2'/>"]
+
+
+@pytest.mark.parametrize("skip", [None, {"devices": lambda tag: tag != "interface"}])
+def test_what_is_too_deep_is_refused_even_where_it_is_skipped(skip: object) -> None:
+    deep = "<a>" * 255 + "</a>" * 255
+    assert Document(f"<devices>{deep}</devices>", skip=skip).root.tag == "devices"
+    with pytest.raises(SchemaError, match="256 deep"):
+        Document(f"<devices><a>{deep}</a></devices>", skip=skip)
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [("2", "<a x='2' y=\"z\"/>"), (None, '<a y="z"/>'), ("a'b<&", "<a x='a&#39;b&lt;&amp;' y=\"z\"/>")],
 )
