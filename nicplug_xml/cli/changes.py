@@ -15,18 +15,17 @@ if TYPE_CHECKING:
 _OF_LIBVIRT = {"connected": "connected to libvirt", "disconnected": "libvirt is gone"}
 
 
-def line(change: Change) -> str:
-    """Return a change as a line: the time, who it is about, what has happened."""
-    moment = time.strftime("%H:%M:%S", time.localtime(change.at))
-    if not change.domain:
-        return f"{moment} {_OF_LIBVIRT[change.kind]}"
-    status = change.after or change.before
-    if status is None:
-        with_nics = ", ".join(f"{nic.interface} {_place(nic)}" for nic in change.interfaces)
-        return f"{moment} {change.domain}: {change.kind}" + (f" ({with_nics})" if with_nics else "")
-    definition = " (definition)" if change.scope is Scope.CONFIG else ""
-    by = " (not by nicplug)" if change.by == "other" else ""
-    return f"{moment} {status.interface} of {change.domain}{definition}: {_what(change, status)}{by}"
+def line(change: Change, *, coloured: bool = False) -> str:
+    """Return a change as a line: the time, who it is about, what has happened.
+
+    :param coloured: for a terminal.
+    """
+    moment, text = time.strftime("%H:%M:%S", time.localtime(change.at)), _said(change)
+    if coloured:
+        from nicplug_xml.cli import colours
+
+        moment, text = colours.paint(moment, "pale"), colours.change(text, change.kind)
+    return f"{moment} {text}"
 
 
 def as_json(change: Change) -> dict[str, object]:
@@ -41,6 +40,18 @@ def as_json(change: Change) -> dict[str, object]:
         "after": change.after and status_json(change.after),
         "interfaces": [status_json(status) for status in change.interfaces],
     }
+
+
+def _said(change: Change) -> str:
+    if not change.domain:
+        return _OF_LIBVIRT[change.kind]
+    status = change.after or change.before
+    if status is None:
+        with_nics = ", ".join(f"{nic.interface} {_place(nic)}" for nic in change.interfaces)
+        return f"{change.domain}: {change.kind}" + (f" ({with_nics})" if with_nics else "")
+    definition = " (definition)" if change.scope is Scope.CONFIG else ""
+    by = " (not by nicplug)" if change.by == "other" else ""
+    return f"{status.interface} of {change.domain}{definition}: {_what(change, status)}{by}"
 
 
 def _what(change: Change, status: InterfaceStatus) -> str:

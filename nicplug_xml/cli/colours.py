@@ -18,6 +18,17 @@ _OF_WORDS = {
     "CONNECTION": {"deferred": "waiting"},
 }
 
+#: What happens, as `nicplug_xml.watching.Change` names it.
+_OF_KINDS = {
+    "plugged": "good",
+    "moved": "good",
+    "started": "good",
+    "unplugged": "waiting",
+    "disconnected": "bad",
+    "stopped": "bad",
+    "removed": "bad",
+}
+
 
 def wanted(stream: TextIO) -> bool:
     """Whether a stream is to have colours: a terminal that can, unless ``NO_COLOR`` says no."""
@@ -34,4 +45,10 @@ def paint(text: str, style: str) -> str:
 def cell(text: str, column: str) -> str:
     """Return a cell of ``nicplug list``'s table, padded as it is, in the style that its word has there."""
     style = _OF_WORDS.get(column, {}).get(text.rstrip())
+    return paint(text, style) if style else text
+
+
+def change(text: str, kind: str) -> str:
+    """Return what ``nicplug watch`` says of a change of that kind, in the style that such changes have."""
+    style = _OF_KINDS.get(kind)
     return paint(text, style) if style else text

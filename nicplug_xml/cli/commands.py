@@ -99,9 +99,11 @@ def _watch(options: argparse.Namespace) -> int:
 
     silence_libvirt()
     told = watch(options.connect, domains=options.domains, reconnect=not options.no_reconnect)
+    coloured = wanted(sys.stdout)
     try:
         for change in told:
-            print(json.dumps(changes.as_json(change)) if options.json else changes.line(change), flush=True)
+            line = changes.line(change, coloured=coloured)
+            print(json.dumps(changes.as_json(change)) if options.json else line, flush=True)
     except KeyboardInterrupt:
         pass  # that is how one ends it
     return 0

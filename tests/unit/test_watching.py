@@ -12,6 +12,7 @@ from nicplug_xml.frozen import replace
 from nicplug_xml.host.events import _names
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
 from nicplug_xml.watching import Change, differences, who
+from tests.unit.test_colours import ESCAPE
 
 NIC = InterfaceStatus(
     "vm1", "vnet0", "52:54:00:00:00:01", "ua-lan", "vnet0", "virtio", "tap", Connection.ATTACHED,
@@ -112,6 +113,10 @@ def test_lines(change: Change, told: str) -> None:
     moment, _, rest = line(change).partition(" ")
     assert moment.count(":") == 2
     assert rest == told
+    # A terminal has colours, and is told the same.
+    coloured = line(change, coloured=True)
+    assert ESCAPE.search(coloured)
+    assert ESCAPE.sub("", coloured) == line(change)
 
 
 def _message(kind: int, *attributes: tuple[int, bytes]) -> bytes:
