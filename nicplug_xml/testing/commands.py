@@ -81,13 +81,18 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nicplug"
 
 
+#: Bytes that a place for a `short_directory` may have.
+_SHORT = 20
+
+
 @contextmanager
 def short_directory() -> Iterator[Path]:
     """Make a directory with a path short enough for UNIX sockets (108 bytes), for as long as the block runs.
 
-    :returns: its path, ``/tmp/np…``.
+    :returns: its path, ``/tmp/np…``; where ``TMPDIR`` names another short place, there.
     """
-    path = Path(tempfile.mkdtemp(prefix="np", dir="/tmp"))
+    place = tempfile.gettempdir()
+    path = Path(tempfile.mkdtemp(prefix="np", dir=place if len(place) < _SHORT else "/tmp"))
     try:
         yield path
     finally:

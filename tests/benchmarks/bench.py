@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +33,7 @@ from figures import Figure
 from nic import nic_xml
 
 import nicplug_xml
-from nicplug_xml.testing.commands import short_directory
+from nicplug_xml.testing.commands import run, short_directory
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.embedded import embedded_connection
 from nicplug_xml.testing.guest import Guest, boot_guest
@@ -54,6 +57,7 @@ def main() -> int:
     isolate()
     started = time.monotonic()
     with ExitStack() as resources:
+        resources.enter_context(_temporary_files_in_memory())
         workdir = resources.enter_context(short_directory())
         for name in _BRIDGES:
             resources.callback(Bridge(name=name).close)
@@ -66,8 +70,18 @@ def main() -> int:
     if arguments.docs:
         report.write_docs(figures, seconds, "`--quick`" if arguments.quick else "")
     if arguments.json:
-        arguments.json.write_text(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
+        arguments.json.write(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
     return 0
+
+
+@contextmanager
+def _temporary_files_in_memory() -> Iterator[None]:
+    """Have libvirt's state on a tmpfs, as every host has its /run: libvirt saves it there at each change."""
+    with short_directory() as directory:
+        run(["mount", "-t", "tmpfs", "tmpfs", str(directory)])
+        os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+        yield
+        run(["umount", "--lazy", str(directory)])
 
 
 def _embedded(workdir: Path, quick: bool) -> list[Figure]:
@@ -138,7 +152,9 @@ def _boot(conn: libvirt.virConnect, name: str, nics: str, workdir: Path, plane: 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure nicplug against what one would do otherwise.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as JSON, too")
+    parser.add_argument(
+        "--json", type=argparse.FileType("w"), metavar="FILE", help="write the figures to FILE as JSON, too"
+    )
     parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md, too")
     parser.add_argument(
         "--quick", action="store_true", help="fewer rounds: some 8 minutes, and less to rely on"
