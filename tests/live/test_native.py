@@ -6,6 +6,7 @@ What nicplug's plane ``native`` makes of it, the conformance suite sees.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,7 +233,9 @@ def test_a_cable_is_plugged_moved_and_pulled(
 
 DIRECT = nic("attached", "direct", DEVICE).replace("/><model", " mode='bridge'/><model")
 DIRECT_PRIVATE = DIRECT.replace("'bridge'/>", "'private'/>")
+DIRECT_LATER = DIRECT.replace("attached", "deferred")
 USER_MODE = nic("attached", "user")
+USER_LATER = nic("deferred", "user")
 #: An address to listen at that is none of this host's.
 ELSEWHERE = "<source address='198.18.99.9' port='5000'/>"
 
@@ -241,7 +244,7 @@ ELSEWHERE = "<source address='198.18.99.9' port='5000'/>"
     ("started", "walk"),
     [
         (DEFERRED, ((ON_BLUE, BLUE), (DIRECT, FAR), (ON_NETWORK, LAB), (DIRECT, FAR), (DIRECT_PRIVATE, FAR))),
-        (nic("deferred", "user"), ((USER_MODE, USER), (ON_BLUE, BLUE), (USER_MODE, USER), (DIRECT, FAR))),
+        (USER_LATER, ((USER_MODE, USER), (ON_BLUE, BLUE), (USER_MODE, USER), (DIRECT, FAR))),
         (nic("", "bridge", "npblue"), ((nic("", "direct", DEVICE), FAR), (nic("", "network", NETWORK), LAB))),
     ],
     ids=["no type at first", "user-mode at first", "not provisioned"],
@@ -325,6 +328,130 @@ def test_moving_on_and_on_leaves_nothing_behind(
     virsh("detach-device", NAME, virsh.file(DIRECT), "--live")
     wait_for_nic(guest, there=False)
     assert devices() == before
+
+
+@pytest.mark.parametrize(
+    ("started", "walk"),
+    [
+        (
+            DIRECT_LATER,
+            ((DIRECT, FAR), (USER_MODE, USER), (ON_BLUE, BLUE), (DIRECT, FAR), (DIRECT_PRIVATE, FAR)),
+        ),
+        (USER_LATER, ((USER_MODE, USER), (ON_NETWORK, LAB), (DIRECT, FAR), (USER_MODE, USER))),
+    ],
+    ids=["a device", "user-mode"],
+)
+def test_a_hub_holds_what_no_tap_serves(
+    stock_virsh: Virsh, networks: None, started: str, walk: tuple[tuple[str, str], ...]
+) -> None:
+    virsh = stock_virsh
+    before = devices()
+    guest = virsh.start(started)
+    (added, *_) = [event for event in guest.events("added") if event.fields["mac"] == MAC]
+    assert added.fields["carrier"] == "down"
+    assert devices() == before
+    seen = guest.nic(MAC)
+    for update, expected in walk:
+        virsh.update(update)
+        guest.wait_carrier(MAC, up=True, timeout=30)
+        assert answers(guest, expected) == expected
+        virsh.daemon.restart(60)
+        guest = virsh.find()
+        virsh.update(update)
+        assert answers(guest, expected) == expected
+        # Some of it needs another backend, and each time all is as before.
+        unchanged, netdevs = everything(guest.dom), virsh.netdevs()
+        for fails, why in (
+            (nic("attached", "bridge", "np-missing"), "np-missing"),
+            (nic("attached", "direct", "np-missing"), "np-missing"),
+            (nic("attached", "server").replace("<model", f"{ELSEWHERE}<model"), "bind"),
+        ):
+            with pytest.raises(OperationError, match=why):
+                virsh.update(fails)
+            assert (everything(guest.dom), virsh.netdevs()) == (unchanged, netdevs)
+        assert answers(guest, expected) == expected
+    virsh.update(started)
+    guest.wait_carrier(MAC, up=False, timeout=30)
+    assert (answers(guest), virsh.ports()) == ("", 0)
+    assert devices() == before
+    assert virsh.netdevs().count("host") == 1
+    assert guest.nic(MAC)._replace(carrier=seen.carrier) == seen
+
+
+def test_moving_on_and_on_in_a_hub_leaves_nothing_behind(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    before = devices()
+    guest = virsh.start(DIRECT_LATER)
+    held = []
+    for _ in range(4):
+        for update in (ON_BLUE, DIRECT, USER_MODE, ON_NETWORK, DIRECT_LATER):
+            virsh.update(update)
+        held.append((virsh.netdevs().count("\n"), descriptors(guest), len(devices())))
+    assert held[1:] == held[:1] * 3
+    # It starts as it was saved, and a hub holds it again.
+    for update, expected in ((DIRECT_LATER, ""), (USER_MODE, USER), (DIRECT, FAR)):
+        virsh.update(update)
+        for again in (["reset"], ["managedsave", "start"]):
+            for command in again:
+                virsh(command, NAME)
+            guest = virsh.find()
+            guest.wait_ready(120)
+            if again == ["reset"]:
+                set_addresses(guest)
+            assert (guest.carrier(MAC), answers(guest, expected)) == (bool(expected), expected)
+    virsh.update(ON_BLUE)
+    virsh("managedsave", NAME)
+    virsh("start", NAME)
+    guest = virsh.find()
+    guest.wait_ready(120)
+    assert answers(guest, BLUE) == BLUE
+    # A bridge takes no hub, so that a tap holds it now.
+    with pytest.raises(OperationError, match="of type 'direct' in this guest: start it with"):
+        virsh.update(DIRECT)
+    assert answers(guest, BLUE) == BLUE
+    virsh("destroy", NAME)
+    assert devices() == before
+
+
+def test_a_nic_in_a_hub_can_be_hot_plugged(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    before = devices()
+    slot = "<controller type='pci' model='pcie-root-port'/>"
+    guest = virsh.start("", f"<controller type='pci' index='0' model='pcie-root'/>{slot}{slot}")
+    for plugged in (USER_LATER, DIRECT):
+        virsh("attach-device", NAME, virsh.file(plugged), "--live")
+        wait_for_nic(guest, there=True)
+        assert guest.carrier(MAC) is (plugged == DIRECT)
+        set_addresses(guest)
+        for update, expected in ((DIRECT, FAR), (USER_MODE, USER)):
+            virsh.update(update)
+            assert answers(guest, expected) == expected
+        virsh("detach-device", NAME, virsh.file(USER_MODE), "--live")
+        wait_for_nic(guest, there=False)
+        assert devices() == before
+        assert "hostnet" not in virsh.netdevs()
+
+
+def test_a_frame_that_nobody_took_keeps_no_nic_in_a_hub_waiting(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start(USER_LATER)
+    with socket.create_server(("127.0.0.1", 5999)) as server:
+        virsh.update(
+            nic("attached", "client").replace("<model", "<source address='127.0.0.1' port='5999'/><model")
+        )
+        guest.wait_carrier(MAC, up=True, timeout=30)
+        far, _ = server.accept()
+    with far:
+        # Nobody reads, until the device has to wait for room.
+        guest.run("arp -s 192.0.2.77 52:54:00:00:00:77")
+        flood = "setsid ping -c 80 -i 0.2 -s 60000 -W 1 192.0.2.77 >/dev/null 2>&1 </dev/null &"
+        guest.run(f"{flood} {flood}")
+        sent = ["", "-"]
+        while sent[-1] != sent[-2]:
+            time.sleep(3)
+            sent.append(guest.run("cat /sys/class/net/eth0/statistics/tx_bytes"))
+        virsh.update(ON_BLUE)
+        assert answers(guest, BLUE) == BLUE
 
 
 #: Each state in which an interface can be, and who answers then.
@@ -423,7 +550,9 @@ def test_what_fails_changes_nothing(stock_virsh: Virsh, networks: None) -> None:
         for fails, why in (
             (nic("attached", "bridge", "np-missing"), "np-missing"),
             (nic("attached", "network", "np-missing"), "no network with matching name 'np-missing'"),
-            (nic("attached", "user"), "not supported by QEMU for network interfaces of type 'user'"),
+            # A tap holds it, as it has no type when the guest starts.
+            (USER_MODE, "of type 'user' in this guest: start it with a deferred interface of that type"),
+            (USER_LATER, "of type 'user' in this guest"),
         ):
             with pytest.raises(OperationError, match=why):
                 virsh.update(fails)
