@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
-from nicplug_xml import attach_backend, define, interfaces, watch
-from nicplug_xml.backends import bridge, cable
+from nicplug_xml import attach_backend, define, detach_backend, interfaces, watch
+from nicplug_xml.backends import bridge, cable, direct
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host.connection import offered_planes
 from nicplug_xml.testing import commands
@@ -623,6 +623,17 @@ def test_watch_tells_of_it_and_not_who_it_was(stock_virsh: Virsh, networks: None
     virsh.update(DEFERRED)
     unplugged = next(changes)
     assert (unplugged.kind, unplugged.by) == ("unplugged", None)
+
+
+def test_nicplug_plugs_in_what_libvirt_holds_by_a_hub(stock_virsh: Virsh, networks: None) -> None:
+    guest = stock_virsh.start(USER_LATER)
+    for place, expected in ((None, USER), (bridge.backend("npblue"), BLUE), (direct.backend(DEVICE), FAR)):
+        status = attach_backend(guest.dom, MAC, place)
+        assert (status.plane, status.connection, status.carrier) == ("native", "attached", True)
+        assert answers(guest, expected) == expected
+    assert detach_backend(guest.dom, MAC).connection == "deferred"
+    guest.wait_carrier(MAC, up=False, timeout=30)
+    assert answers(guest) == ""
 
 
 def test_the_commands_of_the_readme_do_what_it_tells(libvirt_bridge: BridgeFactory) -> None:
