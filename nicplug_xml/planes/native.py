@@ -24,7 +24,7 @@ NEEDS_ALIAS = False
 
 #: Backend types that libvirt's XML has. Which of them a NIC can be plugged into, it knows by itself.
 KINDS = frozenset(("bridge", "network", "direct", "user", "mcast", "udp", "server", "client"))
-#: Those that it can be by way of its tap. For the others libvirt takes a QEMU that plane swap can be on, or a hub.
+#: Those that it can be by way of its tap. The others take a QEMU that plane swap can be on, or libvirt's hub.
 ALWAYS = frozenset(("bridge", "network"))
 KEPT: frozenset[str] = frozenset()
 

@@ -16,7 +16,7 @@ import libvirt
 import pytest
 
 from nicplug_xml import attach_backend, define, detach_backend, interfaces, watch
-from nicplug_xml.backends import bridge, cable, direct
+from nicplug_xml.backends import bridge, direct
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host.connection import offered_planes
 from nicplug_xml.testing import commands
@@ -664,16 +664,13 @@ def test_the_commands_of_the_readme_do_what_it_tells(libvirt_bridge: BridgeFacto
 def test_auto_leaves_to_libvirt_what_libvirt_can_do(stock_virsh: Virsh) -> None:
     conn = stock_virsh.daemon.connect()
     there = [DEFERRED, nic("deferred", "bridge", "npblue").replace("00:01", "00:02")]
-    ours = (
-        nic("deferred", "cable")
-        .replace("00:01", "00:03")
-        .replace("<model", "<source domain='vm2' interface='ua-a'/><model")
-    )
-    dom = define(conn, guest_xml(NAME, "".join([*there, ours]), workdir=Path("/tmp")))
-    assert [status.plane for status in interfaces(dom)] == ["native", "native", "tap"]
+    stream = nic("deferred", "stream").replace("<model", "<source path='/run/x'/><model")
+    nics = "".join([*there, stream.replace("00:01", "00:03")])
+    dom = define(conn, guest_xml(NAME, nics, workdir=Path("/tmp")))
+    assert [status.plane for status in interfaces(dom)] == ["native", "native", "hub"]
     assert (
         dom.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "urn:nicplug:domain:1.0").count("<interface ") == 1
     )
-    cabled = interfaces(dom)[2].backend
-    assert cabled is not None
-    assert cable.backend("vm2", "ua-a").is_within(cabled)
+    intended = interfaces(dom)[2].backend
+    assert intended is not None
+    assert (intended.type, intended.source["path"]) == ("stream", "/run/x")
