@@ -270,8 +270,10 @@ class _Builder:
         if tag != self.skipped:
             return
         start, at, data = self.skipped_from, self.parser.CurrentByteIndex, self.data
-        # Another one of that name in it has ended first, then; and what is 256 deep has so many tags.
-        if " " in tag or data.find(b"<" + tag.encode(), start + 1, at) >= 0:
+        # Then another one of that name in it has ended first: expat stands at the start of an empty one.
+        # And what is 256 deep has so many tags.
+        opening = b"<" + tag.encode()
+        if " " in tag or data.find(opening, start + 1, at + len(opening)) >= 0:
             raise _NotSkippedError
         if data.count(b"<", start, at) >= _DEEPEST - len(self.opened):
             raise _NotSkippedError

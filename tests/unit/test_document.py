@@ -43,6 +43,7 @@ def test_nested_spans() -> None:
         "<disk></disk>",
         "<disk><interface/></disk>",
         "<disk><disk><interface/></disk><interface/></disk>",
+        "<disk><disk/><interface/></disk>",
         "<disk><!-- </disk><interface/> --><interface/></disk>",
         "<disk><![CDATA[</disk><interface/>]]></disk>",
         "<disk>" + "<a/>" * 300 + "</disk>",
