@@ -163,7 +163,7 @@ class Domain(Descriptors, Kernel):
         super().join(device, joint)
         if joint.kind == "bridge":
             return  # nothing of it outlives the device
-        janitor.ensure(in_thread="/embed" in self.dom.connect().getURI())
+        janitor.ensure(self.owned(joint))
 
     def owned(self, joint: Joint) -> Joint:
         # Whoever finds that the other end of a cable is gone has to know whom to tell.

@@ -115,7 +115,7 @@ class _Container(Kernel):
     def join(self, device: str, joint: Joint) -> None:
         super().join(device, joint)
         if joint.kind != "bridge":
-            janitor.ensure()
+            janitor.ensure(joint)
 
     def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:
         """Make an internal port of an Open vSwitch bridge."""

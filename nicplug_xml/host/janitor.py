@@ -3,7 +3,8 @@
 The kernel takes a tap away when QEMU ends, and knows nothing of what it was joined to: a macvlan, a port of
 Open vSwitch, a redirect, the other end of a cable. So one small process a network namespace listens to the
 kernel, for as long as a device there is joined to something, and then ends. It remembers nothing: what is to
-be done stands in the alias of the device that goes (`nicplug_xml.joints`).
+be done stands in the alias of the device that goes (`nicplug_xml.joints`). Cables of embedded libvirt are
+left to a thread of the process that it is in: nobody else can talk to it.
 
 It loads what it needs when it needs it, and stays small. The authority is rtnetlink(7).
 """
@@ -26,6 +27,7 @@ from nicplug_xml.host import sysfs
 from nicplug_xml.joints import Joint
 
 #: An abstract UNIX socket: its name is taken by one process of a network namespace, and free when that ends.
+#: For a thread, the process is part of the name.
 _NAME = "\0nicplug-janitor"
 
 _RTMGRP_LINK = 1
@@ -37,18 +39,20 @@ _HEADERS = 16 + 16  # struct nlmsghdr, struct ifinfomsg
 _AFTER_THE_RUSH = 0.5
 
 
-def ensure(*, in_thread: bool = False) -> None:
+def ensure(joint: Joint) -> None:
     """Have somebody clear away in this network namespace, where something is joined.
 
-    :param in_thread: in this process, for nobody else can talk to its libvirt; else in one of its own.
+    :param joint: how, as the alias of the device has it.
     """
-    name = _claim()
+    embedded = _is_embedded(joint)
+    name = _claim(embedded)
     if name is None:
         return
     # Opened here, what happens until the process listens is not lost.
     kernel = _listen()
-    if in_thread:
-        threading.Thread(target=_run, args=(name, kernel), name="nicplug-janitor", daemon=True).start()
+    if embedded:
+        arguments = (name, kernel, embedded)
+        threading.Thread(target=_run, args=arguments, name="nicplug-janitor", daemon=True).start()
         return
     with name, kernel:
         descriptors = (name.fileno(), kernel.fileno())
@@ -66,14 +70,18 @@ def ensure(*, in_thread: bool = False) -> None:
 def main() -> None:
     """Clear away until nothing is joined any more; the arguments are descriptors that `ensure` has opened."""
     name, kernel = (socket.socket(fileno=int(argument)) for argument in sys.argv[1:])
-    _run(name, kernel)
+    _run(name, kernel, embedded=False)
 
 
-def _claim() -> socket.socket | None:
+def _is_embedded(joint: Joint) -> bool:
+    return joint.kind == "cable" and "/embed" in joint.mode
+
+
+def _claim(embedded: bool) -> socket.socket | None:
     """Take the name, or return None when somebody has it."""
     name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        name.bind(_NAME)
+        name.bind(f"{_NAME}-{os.getpid()}" if embedded else _NAME)
     except OSError:
         name.close()
         return None
@@ -86,22 +94,23 @@ def _listen() -> socket.socket:
     return kernel
 
 
-def _run(name: socket.socket, kernel: socket.socket) -> None:
+def _run(name: socket.socket, kernel: socket.socket, embedded: bool) -> None:
     claimed: socket.socket | None = name
     with kernel:
         time.sleep(_AFTER_THE_RUSH)
-        joined = _joined()
+        joined = _joined(embedded)
         while claimed is not None:
             with claimed:
-                _watch(kernel, joined)
+                _watch(kernel, joined, embedded)
             # Who has come before the name was free has left it to us, and is told of by the kernel.
-            claimed = _claim() if _is_told(kernel) else None
+            claimed = _claim(embedded) if _is_told(kernel) else None
 
 
-def _watch(kernel: socket.socket, joined: set[str]) -> None:
+def _watch(kernel: socket.socket, joined: set[str], embedded: bool) -> None:
     """Clear away until nothing is joined any more.
 
     :param joined: the devices that were joined when this was last known; it is kept up to date.
+    :param embedded: by cables of embedded libvirt; else by all else.
     """
     # What has come and gone while this process was started is told, too.
     while joined or _is_told(kernel):
@@ -109,9 +118,11 @@ def _watch(kernel: socket.socket, joined: set[str]) -> None:
             changes = list(_parse(kernel.recv(1 << 16)))
         except OSError:  # more has happened than the kernel could keep for us
             joined.clear()
-            joined.update(_joined())
+            joined.update(_joined(embedded))
             continue
         for kind, device, joint in changes:
+            if joint is not None and _is_embedded(joint) is not embedded:
+                joint = None
             if kind == _RTM_NEWLINK and joint is not None:
                 joined.add(device)
             else:
@@ -124,9 +135,10 @@ def _is_told(kernel: socket.socket) -> bool:
     return bool(select.select([kernel], [], [], 0)[0])
 
 
-def _joined() -> set[str]:
-    """Return the devices of this network namespace that are joined to something."""
-    return {device for device in os.listdir("/sys/class/net") if joints.parse(sysfs.alias(device))}
+def _joined(embedded: bool) -> set[str]:
+    """Return the devices of this network namespace that are joined, by what `embedded` says, to something."""
+    found = ((device, joints.parse(sysfs.alias(device))) for device in os.listdir("/sys/class/net"))
+    return {device for device, joint in found if joint is not None and _is_embedded(joint) is embedded}
 
 
 def _parse(data: bytes) -> Iterator[tuple[int, str, Joint | None]]:

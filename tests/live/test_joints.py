@@ -243,7 +243,7 @@ def test_a_guest_that_ends_leaves_nothing(deferred_guest: NewGuest, lower: str, 
 
 def somebody_clears_away() -> bool:
     """Tell whether a process or thread clears away in this network namespace; other workers have theirs."""
-    return "@nicplug-janitor\n" in Path("/proc/net/unix").read_text()
+    return "@nicplug-janitor" in Path("/proc/net/unix").read_text()
 
 
 @daemon_only
@@ -340,6 +340,24 @@ def test_cable(deferred_guest: NewGuest, new_mac: NewMac) -> None:
     wait_until(lambda: "clsact" not in run("tc", "qdisc"))
     with pytest.raises(NicplugError, match="a cable needs both of its ends"):
         attach_backend(one.dom, here)
+
+
+def test_what_else_is_joined_keeps_no_cable(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
+    # Of embedded libvirt, somebody else clears cables away than what the kernel alone has.
+    here, beside, there = new_mac(), new_mac(), new_mac()
+    one, two = deferred_guest(here, beside), deferred_guest(there)
+    attach_backend(one.dom, beside, netdev.backend(lower))
+    attach_backend(one.dom, here, cable.backend(two.name, there))
+    one.wait_carrier(here, up=True)
+    two.dom.destroy()
+    one.wait_carrier(here, up=False)
+    assert [status.connection for status in interfaces(one.dom)] == [
+        Connection.DEFERRED,
+        Connection.ATTACHED,
+    ]
+    one.dom.destroy()
+    wait_until(lambda: "PROMISC" not in run("ip", "link", "show", lower))
+    wait_until(lambda: not somebody_clears_away())
 
 
 def test_a_cable_that_moves_away_leaves_its_other_end_unplugged(
