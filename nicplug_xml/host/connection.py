@@ -219,7 +219,10 @@ def _ensure_network(conn: libvirt.virConnect) -> None:
             return
         if defined:
             network.undefine()
-        raise translate(error, "taps and bridges take qemu:///system; plane hub does without") from error
+        hint = "taps and bridges take qemu:///system; plane hub does without"
+        if not remote_host(conn) and sysfs.is_bridge(tap.NETWORK_BRIDGE):
+            hint = f"another libvirtd parks in {tap.NETWORK_BRIDGE}, and only one can; plane hub does without"
+        raise translate(error, hint) from error
 
 
 def _lookup_network(conn: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:

@@ -452,7 +452,8 @@ CANNOT = {
     ("a cable", HUB): Cannot(_BY_QEMU, _NO_KIND.format("hub", "cable")),
     ("a device's macvlan", NATIVE): (
         by_tap := Cannot(
-            "the patched libvirt keeps the NIC's tap, unless QEMU has `netdev-replace`",
+            "the patched libvirt holds a NIC that starts without a type by its tap, "
+            "unless QEMU has `netdev-replace`",
             "attribute .connection. is not supported by QEMU for network interfaces of type",
         )
     ),

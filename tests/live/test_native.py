@@ -18,7 +18,7 @@ import pytest
 from nicplug_xml import attach_backend, define, detach_backend, interfaces, watch
 from nicplug_xml.backends import bridge, direct
 from nicplug_xml.errors import OperationError
-from nicplug_xml.host.connection import offered_planes
+from nicplug_xml.host.connection import ensure_parking, offered_planes
 from nicplug_xml.testing import commands
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.embedded import QEMU_CONF
@@ -193,6 +193,16 @@ def test_two_libvirtds_run_and_one_knows_the_attribute(
     domain = "<domain type='qemu'><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
     assert not offered_planes(libvirt_daemon.connect(), domain)
     assert list(offered_planes(patched_daemon.connect(), domain)) == ["native"]
+
+
+def test_one_libvirtd_alone_can_park(libvirt_daemon: PrivateDaemon, patched_daemon: PrivateDaemon) -> None:
+    libvirt_daemon.start()
+    patched_daemon.start()
+    ensure_parking(libvirt_daemon.connect())
+    with pytest.raises(OperationError, match=r"another libvirtd parks in nicplug-parknet.*plane hub"):
+        ensure_parking(patched_daemon.connect())
+    assert "nicplug-parking" not in [network.name() for network in patched_daemon.connect().listAllNetworks()]
+    ensure_parking(libvirt_daemon.connect())
 
 
 @pytest.mark.parametrize(("client", "patched"), [("stock_virsh", False), ("patched_virsh", True)])
