@@ -221,7 +221,7 @@ def _ensure_network(conn: libvirt.virConnect) -> None:
             network.undefine()
         hint = "taps and bridges take qemu:///system; plane hub does without"
         if not remote_host(conn) and sysfs.is_bridge(tap.NETWORK_BRIDGE):
-            hint = f"another libvirtd parks in {tap.NETWORK_BRIDGE}, and only one can; plane hub does without"
+            hint = f"if another libvirtd parks in {tap.NETWORK_BRIDGE}, this one can not: use plane hub"
         raise translate(error, hint) from error
 
 

@@ -26,6 +26,8 @@ from nicplug_xml import (
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.model import Backend
+from nicplug_xml.testing.commands import short_directory
+from nicplug_xml.testing.guest import boot_guest, remove_domain
 from tests.live.conftest import devices, everything, is_isolated, master, run, target
 from tests.live.test_hub import veth, wait_until, walk
 from tests.live.test_plugging import identity
@@ -342,20 +344,33 @@ def test_cable(deferred_guest: NewGuest, new_mac: NewMac) -> None:
         attach_backend(one.dom, here)
 
 
-def test_what_else_is_joined_keeps_no_cable(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
-    # Of embedded libvirt, somebody else clears cables away than what the kernel alone has.
-    here, beside, there = new_mac(), new_mac(), new_mac()
-    one, two = deferred_guest(here, beside), deferred_guest(there)
-    attach_backend(one.dom, beside, netdev.backend(lower))
-    attach_backend(one.dom, here, cable.backend(two.name, there))
-    one.wait_carrier(here, up=True)
-    two.dom.destroy()
-    one.wait_carrier(here, up=False)
-    assert [status.connection for status in interfaces(one.dom)] == [
-        Connection.DEFERRED,
-        Connection.ATTACHED,
-    ]
-    one.dom.destroy()
+def test_guests_of_others_keep_no_cable(
+    libvirt_daemon: PrivateDaemon,
+    deferred_guest: NewGuest,
+    nic_xml: Callable[..., str],
+    lower: str,
+    new_mac: NewMac,
+) -> None:
+    # Who sees to a libvirtd's guests is there first, and cannot talk to embedded libvirt.
+    here, there, beside = new_mac(), new_mac(), new_mac()
+    libvirt_daemon.start()
+    with ExitStack() as stack:
+        workdir = stack.enter_context(short_directory())
+        other = boot_guest(
+            libvirt_daemon.connect(), "npbeside", nic_xml(beside), workdir=workdir, define=define
+        )
+        stack.callback(remove_domain, other.dom)
+        attach_backend(other.dom, beside, netdev.backend(lower))
+        assert "PROMISC" in run("ip", "link", "show", lower)
+        one, two = deferred_guest(here), deferred_guest(there)
+        attach_backend(one.dom, here, cable.backend(two.name, there))
+        one.wait_carrier(here, up=True)
+        two.dom.destroy()
+        one.wait_carrier(here, up=False)
+        assert interfaces(one.dom)[0].connection is Connection.DEFERRED
+        # What has cleared the cable away has left the other guest alone.
+        assert "PROMISC" in run("ip", "link", "show", lower)
+        assert "clsact" in run("tc", "qdisc", "show", "dev", lower)
     wait_until(lambda: "PROMISC" not in run("ip", "link", "show", lower))
     wait_until(lambda: not somebody_clears_away())
 

@@ -199,10 +199,11 @@ def test_one_libvirtd_alone_can_park(libvirt_daemon: PrivateDaemon, patched_daem
     libvirt_daemon.start()
     patched_daemon.start()
     ensure_parking(libvirt_daemon.connect())
-    with pytest.raises(OperationError, match=r"another libvirtd parks in nicplug-parknet.*plane hub"):
+    with pytest.raises(OperationError, match=r"if another libvirtd parks in nicplug-parknet, .*plane hub"):
         ensure_parking(patched_daemon.connect())
     assert "nicplug-parking" not in [network.name() for network in patched_daemon.connect().listAllNetworks()]
-    ensure_parking(libvirt_daemon.connect())
+    assert libvirt_daemon.connect().networkLookupByName("nicplug-parking").isActive()
+    assert "nicplug-parknet" in devices()
 
 
 @pytest.mark.parametrize(("client", "patched"), [("stock_virsh", False), ("patched_virsh", True)])
