@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _READY = "nicplug-guest: ready "
 _EVENT = re.compile(r"^nicplug-guest: (\w+) at=([\d.]+)(.*)$", re.MULTILINE)
 _POLL = 0.02
+# What an emulated processor gains nothing from, and takes a fifth of the boot.
+_KERNEL_OPTIONS = "quiet mitigations=off nokaslr cryptomgr.notests tsc=reliable no_timer_check"
 
 _LIST_NICS = """
 for path in /sys/class/net/*; do
@@ -162,7 +164,7 @@ def guest_xml(
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>{escape(str(kernel))}</kernel>
     <initrd>{escape(str(initrd))}</initrd>
-    <cmdline>console=ttyS0 quiet</cmdline>
+    <cmdline>console=ttyS0 {_KERNEL_OPTIONS}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -320,7 +322,8 @@ class Guest:
     def events(self, kind: str | None = None) -> list[GuestEvent]:
         """Return the events that the guest has logged, oldest first.
 
-        NICs are looked at 20 times a second; the field ``changes`` counts all changes of carrier so far.
+        The field ``changes`` counts all changes of carrier so far: of changes that follow one another within
+        milliseconds, the guest may log the last alone.
 
         :param kind: only those of this kind.
         """
