@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _READY = "nicplug-guest: ready "
 _EVENT = re.compile(r"^nicplug-guest: (\w+) at=([\d.]+)(.*)$", re.MULTILINE)
 _POLL = 0.02
-# What an emulated processor gains nothing from, and takes a fifth of the boot.
+# Self-tests, mitigations and calibration serve no test here, and are about a fifth of an emulated boot.
 _KERNEL_OPTIONS = "quiet mitigations=off nokaslr cryptomgr.notests tsc=reliable no_timer_check"
 
 _LIST_NICS = """

@@ -319,8 +319,8 @@ def unclaimed_datagrams(guest: Guest) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so, for 20 seconds at most."""
-    deadline = time.monotonic() + 20
+    """Wait until something is so, for 5 seconds at most."""
+    deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
