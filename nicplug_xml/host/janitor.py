@@ -21,6 +21,7 @@ import syslog
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from nicplug_xml import joints
 from nicplug_xml.host import sysfs
@@ -31,9 +32,14 @@ from nicplug_xml.joints import Joint
 _NAME = "\0nicplug-janitor"
 
 _RTMGRP_LINK = 1
+# Of socket(7), and unknown to Python's module.
+_SO_RCVBUFFORCE = 33
 _RTM_NEWLINK, _RTM_DELLINK = 16, 17
 _IFLA_IFNAME, _IFLA_IFALIAS = 3, 20
 _HEADERS = 16 + 16  # struct nlmsghdr, struct ifinfomsg
+
+#: Bytes of news that the kernel keeps for us while we clear away: of what is lost, nothing is cleared away.
+_NEWS = 8 << 20
 
 #: Seconds before the look at all devices, which is not to slow down whoever is plugging in just now.
 _AFTER_THE_RUSH = 0.5
@@ -90,6 +96,9 @@ def _claim(embedded: bool) -> socket.socket | None:
 
 def _listen() -> socket.socket:
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    # Refused in a user namespace, where the usual size has to do.
+    with suppress(PermissionError):
+        kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NEWS)
     kernel.bind((0, _RTMGRP_LINK))
     return kernel
 
@@ -112,13 +121,19 @@ def _watch(kernel: socket.socket, joined: set[str], embedded: bool) -> None:
     :param joined: the devices that were joined when this was last known; it is kept up to date.
     :param embedded: by cables of embedded libvirt; else by all else.
     """
+    missed = False
     # What has come and gone while this process was started is told, too.
-    while joined or _is_told(kernel):
+    while joined or missed or _is_told(kernel):
+        if missed and not _is_told(kernel):
+            missed = False
+            joined.clear()
+            joined.update(_joined(embedded))
+            continue
         try:
             changes = list(_parse(kernel.recv(1 << 16)))
         except OSError:  # more has happened than the kernel could keep for us
-            joined.clear()
-            joined.update(_joined(embedded))
+            # What it has kept is older than the look that this takes, and to be read before it.
+            missed = True
             continue
         for kind, device, joint in changes:
             if joint is not None and _is_embedded(joint) is not embedded:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,7 +27,9 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
+from nicplug_xml.host import janitor
 from nicplug_xml.host.domain import Domain
+from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import boot_guest, remove_domain
@@ -255,6 +259,21 @@ def until_nobody_clears_away() -> None:
     while found := who_clears_away():
         assert time.monotonic() < deadline, f"{found} for the aliases in {run('ip', 'link')}"
         time.sleep(0.05)
+
+
+def test_who_clears_away_may_miss_a_change(libvirt_isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "_clear", lambda *_: pytest.fail("it was to miss that the device went"))
+    run("ip", "link", "add", "npgone", "up", "type", "bridge")
+    with janitor._listen() as kernel:
+        # The kernel keeps the first of these, and not the last.
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for number in range(20):
+            run("ip", "link", "set", "npgone", "alias", str(Joint("device", f"nplow{number}")))
+        run("ip", "link", "delete", "npgone")
+        watching = threading.Thread(target=janitor._watch, args=(kernel, {"npgone"}, False), daemon=True)
+        watching.start()
+        watching.join(timeout=10)
+        assert not watching.is_alive()
 
 
 @daemon_only
