@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _READY = "nicplug-guest: ready "
 _EVENT = re.compile(r"^nicplug-guest: (\w+) at=([\d.]+)(.*)$", re.MULTILINE)
 _POLL = 0.02
-# Self-tests, mitigations and calibration serve no test here, and are about a fifth of an emulated boot.
-_KERNEL_OPTIONS = "quiet mitigations=off nokaslr cryptomgr.notests tsc=reliable no_timer_check"
+# Hardening, self-tests and calibration serve no test here, and are about a quarter of an emulated boot.
+_KERNEL_OPTIONS = (
+    "quiet mitigations=off nokaslr init_on_alloc=0 noreplace-smp "
+    "cryptomgr.notests tsc=reliable no_timer_check"
+)
 
 _LIST_NICS = """
 for path in /sys/class/net/*; do
