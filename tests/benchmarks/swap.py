@@ -75,6 +75,8 @@ def draw(conn: libvirt.virConnect, emulator: Path, workdir: Path, picture: Path)
             ("unplugged", None, _UNPLUGGED),
             ("plugged in again", bridge.backend(lab.blue.name), _STAY + 2),
         ]
+        # The next server has all of its time for this stream.
+        guest.run("killall iperf3")
         attach_backend(guest.dom, _MAC, bridge.backend(lab.blue.name))
         _until_reached(guest)
         seconds = round(_STAY + sum(stay for _, _, stay in moves))
@@ -265,7 +267,7 @@ def _guest(conn: libvirt.virConnect, emulator: Path, workdir: Path, lab: _Lab) -
         guest.wait_ready()
         guest.set_address(_MAC, f"{_NEAR}/24")
         # All NICs are in one network: each is to answer for its own address alone.
-        guest.run("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore; mkdir -p /tmp; iperf3 -s -D")
+        guest.run(f"echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore; {datapath.SERVE}")
         yield guest
     finally:
         guest.remove()
