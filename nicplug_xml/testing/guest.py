@@ -102,7 +102,7 @@ def guest_image() -> GuestImage:
         run_outside(["sh", str(_build_script()), str(place)])
     except OperationError as error:
         raise UnsupportedError(f"cannot build the guest image: {error}") from error
-    return GuestImage(place / "vmlinuz", place / "initrd")
+    return GuestImage(place / "vmlinux", place / "initrd")
 
 
 def init_script() -> Path:

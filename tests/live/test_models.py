@@ -28,7 +28,7 @@ def image(libvirt_isolated: None) -> GuestImage:
     place = cache_directory() / "guest-models"
     script = Path(__file__).parents[1] / "guest" / "build"
     run_outside(["sh", str(script), str(place), "linux-image-amd64"])
-    return GuestImage(place / "vmlinuz", place / "initrd")
+    return GuestImage(place / "vmlinux", place / "initrd")
 
 
 @pytest.fixture
