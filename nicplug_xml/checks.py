@@ -10,8 +10,9 @@ from nicplug_xml.backends import describe
 from nicplug_xml.document import Element, decode
 from nicplug_xml.errors import NicplugError, UnsupportedError
 from nicplug_xml.frozen import Frozen
-from nicplug_xml.model import Backend, Problem
-from nicplug_xml.planes import PATCHED, PLANES, Plane, choose
+from nicplug_xml.model import Problem
+from nicplug_xml.obstacles import obstacles
+from nicplug_xml.planes import PLANES, choose
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
 
 #: The kernel's IFNAMSIZ, without the byte that ends a name.
@@ -191,24 +192,5 @@ def _kinds(nic: Nic, name: str | None) -> Iterator[Problem]:
         if pluggable:
             yield nic.problem("plane-kind", error.what, error.hint)
         return
-    if not pluggable or kind is None:
-        return
-    if kind not in plane.KINDS:
-        message = f"plane '{plane.NAME}' cannot plug in type '{kind}'"
-        yield nic.problem("plane-kind", message, _other_planes(kind, plane), "", "type")
-        return
-    for child in sorted(plane.refused(backend_of(nic.element) or Backend(None)) - plane.KEPT):
-        if nic.element.find(child) is not None:
-            message = f"plane '{plane.NAME}' cannot carry out <{child}> of type '{kind}'"
-            yield nic.problem("plane-kind", message, "leave it out, or use another plane", child)
-
-
-def _other_planes(kind: str, plane: Plane) -> str:
-    others = [
-        name
-        for name, other in PLANES.items()
-        if kind in other.KINDS and other.DRIVER == plane.DRIVER and name not in PATCHED
-    ]
-    if others:
-        return f"plane {' and plane '.join(others)} can"
-    return f"no plane can; this one has {', '.join(sorted(plane.KINDS))}"
+    for obstacle in obstacles(nic.element, plane) if pluggable else ():
+        yield nic.problem("plane-kind", obstacle.what, obstacle.hint, obstacle.child, obstacle.attribute)

@@ -18,8 +18,9 @@ from nicplug_xml.errors import SchemaError
 from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import replace
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import NEVER_PLUGGABLE, UNTRUTHFUL_MODELS, Backend, Connection
-from nicplug_xml.planes import PLANES, Plane, choose, hub, native, swap, tap, veth
+from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
+from nicplug_xml.obstacles import obstacles
+from nicplug_xml.planes import PLANES, Plane, choose, native, tap, veth
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain, put_children, put_link, swapped
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
@@ -240,32 +241,8 @@ def _connection(element: Element, path: str, plane: Plane) -> Connection:
             f"{path}: connection='attached' without a type says attached to what?",
             hint="name the backend, or say connection='deferred'",
         )
-    if kind is not None and kind not in plane.KINDS:
-        raise SchemaError(
-            f"{path}: plane '{plane.NAME}' cannot plug in type='{kind}'",
-            hint=f"it can: {', '.join(sorted(plane.KINDS))}",
-        )
-    refused = plane.refused(backend_of(element) or Backend(None)) - plane.KEPT
-    for child in element:
-        if child.name in refused:
-            raise SchemaError(
-                f"{path}: plane '{plane.NAME}' cannot carry out <{child.name}>",
-                hint="leave it out, or use plane tap",
-            )
-    if plane.NAME == hub.NAME and (element.get("driver", "queues") or "1") != "1":
-        raise SchemaError(
-            f"{path}: plane '{plane.NAME}' has one queue for a NIC", hint="leave queues out, or use plane tap"
-        )
-    if plane.NAME == swap.NAME and element.get("driver", "name") == "vhost":
-        raise SchemaError(
-            f"{path}: QEMU does not replace a netdev that uses vhost", hint="leave it out, or say name='qemu'"
-        )
-    if element.get("model", "type") in UNTRUTHFUL_MODELS:
-        raise SchemaError(
-            f"{path}: model '{element.get('model', 'type')}' does not tell its guest when the carrier goes:"
-            " the guest would take an unplugged NIC for a plugged one",
-            hint="use model virtio, e1000 or rtl8139 (docs/planes.md)",
-        )
+    for obstacle in obstacles(element, plane):
+        raise SchemaError(f"{path}: {obstacle.what}", hint=obstacle.hint)
     return connection
 
 

@@ -15,6 +15,9 @@ _ENVIRONMENT = (
     ("LIBVIRT_DEFAULT_URI", "The libvirt connection URI when there is no --connect, as for virsh."),
     ("NO_COLOR", "Where it is set and not empty, there are no colours on a terminal either."),
     ("NICPLUG_LIBVIRT_SCHEMAS", "The directory of libvirt's schemas, when it is not the installed one."),
+    ("OVS_RUNDIR", "The directory of Open vSwitch's db.sock; else /var/run/openvswitch."),
+    ("VISUAL, EDITOR", "The editor of nicplug edit; else vi."),
+    ("XDG_STATE_HOME", "Where nicplug edit keeps edited texts, in nicplug/; else ~/.local/state."),
 )
 
 

@@ -33,7 +33,11 @@ examples:
   nicplug detach-backend vm1 vnet0                         pull the cable
   nicplug attach-backend vm1 vnet0                         back to where it was
 
-Exit codes: 0 done, 1 refused or failed, 2 bad usage."""
+Exit codes: 0 done, 1 refused or failed, 2 bad usage (validate: or a file that could not be read),
+130 interrupted."""
+
+
+_PLANE = "plane to hold the NICs: tap, hub, swap, native, for containers veth, or auto (default: %(default)s)"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -136,13 +140,13 @@ def _validate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--plane",
-        help="check as well that this plane can have the backends: tap, hub, veth, swap, native, or auto",
+        help="check as well that this plane can have the NICs: tap, hub, veth, swap, native, or auto",
     )
 
 
 def _rewrite(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="extended domain XML; - is standard input")
-    command.add_argument("--plane", default="auto", help="plane to hold the NICs (default: %(default)s)")
+    command.add_argument("--plane", default="auto", help=_PLANE)
     command.add_argument(
         "--parking",
         choices=("network", "bridge"),
@@ -158,7 +162,7 @@ def _restore(command: argparse.ArgumentParser) -> None:
 
 def _domain_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="extended domain XML; - is standard input")
-    command.add_argument("--plane", default="auto", help="plane to hold the NICs (default: %(default)s)")
+    command.add_argument("--plane", default="auto", help=_PLANE)
 
 
 def _edit(command: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING or "it is there")
 #: Why an interface of libvirt's tests may not have the attribute.
 REFUSALS = (
     "cannot be plugged: there the guest's device is the backend",
-    "cannot plug in type=",
+    "cannot plug in type ",
     "does not tell its guest when the carrier goes",
     "has one queue for a NIC",
     "cannot carry out <",

@@ -166,7 +166,7 @@ def test_what_others_did_is_shown_as_it_is_now(extended: str) -> None:
         ("<interface type='vdpa' connection='attached'/>", "the guest's device is the backend"),
         ("<interface type='vhostuser' connection='deferred'/>", "the guest's device is the backend"),
         ("<interface connection='attached'/>", "attached to what"),
-        ("<interface type='user' connection='deferred'/>", "plane 'tap' cannot plug in type='user'"),
+        ("<interface type='user' connection='deferred'/>", "plane 'tap' cannot plug in type 'user'"),
         (
             "<interface connection='deferred'><mac address='52:54:00:00:00:01'/></interface>"
             "<interface type='user'><mac address='52:54:00:00:00:01'/></interface>",

@@ -96,7 +96,7 @@ def test_what_qemu_would_not_replace_is_refused() -> None:
         to_stock(domain(nic("bridge", "<source bridge='b'/><driver name='vhost'/>")), plane="swap")
     with pytest.raises(SchemaError, match="plane 'swap' cannot carry out <bandwidth>"):
         to_stock(domain(nic("bridge", "<source bridge='b'/><bandwidth/>")), plane="swap")
-    with pytest.raises(SchemaError, match="plane 'swap' cannot plug in type='netdev'"):
+    with pytest.raises(SchemaError, match="plane 'swap' cannot plug in type 'netdev'"):
         to_stock(domain(nic("netdev", "<source dev='eth0'/>")), plane="swap")
     with pytest.raises(UnsupportedError, match=r"plane 'swap' cannot plug .* into type='cable'"):
         site().attach(Backend("cable", ("<source domain='vm2' interface='ua-a'/>",)))
