@@ -16,10 +16,12 @@ class BridgePort(Endpoint):
 
     :param bridge: the bridge's name.
     :param isolated: whether it reaches only ports that are not isolated.
+    :param given: what else a libvirt network gives to its NICs' backends, the children's names.
     """
 
     bridge: str
     isolated: bool = False
+    given: frozenset[str] = frozenset()
 
 
 class OvsPort(Endpoint):
@@ -31,6 +33,7 @@ class OvsPort(Endpoint):
     :param tag: the VLAN of an access port, or the native one of a trunk; None for none.
     :param trunks: the VLANs of a trunk; none of these and no tag: all frames pass as they are.
     :param vlan_mode: ``native-tagged`` or ``native-untagged`` for a trunk with a native VLAN, else empty.
+    :param given: as of a `BridgePort`.
     """
 
     bridge: str
@@ -39,6 +42,7 @@ class OvsPort(Endpoint):
     tag: int | None = None
     trunks: tuple[int, ...] = ()
     vlan_mode: str = ""
+    given: frozenset[str] = frozenset()
 
 
 class MacvtapOn(Endpoint):
@@ -46,10 +50,12 @@ class MacvtapOn(Endpoint):
 
     :param device: the lower device's name.
     :param mode: ``bridge``, ``private``, ``vepa`` or ``passthru``, as the kernel calls them.
+    :param given: as of a `BridgePort`.
     """
 
     device: str
     mode: str
+    given: frozenset[str] = frozenset()
 
 
 class HostDevice(Endpoint):

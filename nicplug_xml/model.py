@@ -131,7 +131,7 @@ class Backend(Frozen):
 
     def is_within(self, present: Backend) -> bool:
         """Whether everything that this backend names is so in `present`, which libvirt may have added to."""
-        return self.type == present.type and _within(self.element, present.element)
+        return self.type == present.type and within(self.element, present.element)
 
     def to_xml(self) -> str:
         """Return the ``<backend>`` document."""
@@ -247,9 +247,10 @@ def _virtualport(backend: Backend) -> str | None:
     return None if child is None else child.attributes.get("type", "")
 
 
-def _within(wanted: Element, present: Element) -> bool:
+def within(wanted: Element, present: Element) -> bool:
+    """Whether all attributes and children of an element are in another one, whatever more that has."""
     if not wanted.attributes.items() <= present.attributes.items():
         return False
     return all(
-        any(child.name == other.name and _within(child, other) for other in present) for child in wanted
+        any(child.name == other.name and within(child, other) for other in present) for child in wanted
     )

@@ -8,19 +8,27 @@ from contextlib import closing
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
+from nicplug_xml import backends
 from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
-from nicplug_xml.errors import NotFoundError, SchemaError
+from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED
 from nicplug_xml.frozen import replace
-from nicplug_xml.host.connection import default_plane, ensure_parking, offered_planes, parking_kind
+from nicplug_xml.host.connection import (
+    default_plane,
+    ensure_parking,
+    network_xml,
+    offered_planes,
+    parking_kind,
+)
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
 from nicplug_xml.planes import hub, swap, tap, veth
+from nicplug_xml.planes.joining import JOINED
 from nicplug_xml.planner import Site
-from nicplug_xml.stock import interfaces_of, parse_domain
+from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
 from nicplug_xml.surroundings import Surroundings
 from nicplug_xml.view import view
 
@@ -431,7 +439,12 @@ def _make(
         )
     chosen, offered = _chosen(conn, xml, plane)
     stock = to_stock(
-        xml, plane=chosen, parking=parking_kind(conn), recorded=recorded_planes(conn, xml), offered=offered
+        xml,
+        plane=chosen,
+        parking=parking_kind(conn),
+        recorded=recorded_planes(conn, xml),
+        offered=offered,
+        joined=_joined(conn, xml),
     )
     planes = {nic.plane for nic in view(parse_domain(stock).root).interfaces}
     if swap.NAME in planes:
@@ -442,6 +455,27 @@ def _make(
         ensure_parking(conn)
     with translated():
         return make(stock)
+
+
+def _joined(conn: libvirt.virConnect, xml: str) -> set[str]:
+    """Return which libvirt networks that a document attaches NICs to are for nicplug to join."""
+    if "connection" not in xml:
+        return set()
+    attached = (
+        backend_of(nic)
+        for nic in interfaces_of(parse_domain(xml).root)
+        if (nic.attributes.get("connection"), nic.attributes.get("type")) == ("attached", "network")
+    )
+    found = {backend.source.get("network", ""): backend for backend in attached if backend is not None}
+    return {name for name, backend in found.items() if _is_joined(conn, name, backend)}
+
+
+def _is_joined(conn: libvirt.virConnect, name: str, backend: Backend) -> bool:
+    try:
+        network = network_xml(conn, name, active=False)
+    except (NotFoundError, UnsupportedError):
+        return False
+    return type(backends.endpoint(backend, network)) in JOINED
 
 
 def _chosen(conn: libvirt.virConnect, xml: str, plane: str) -> tuple[str, Collection[str]]:

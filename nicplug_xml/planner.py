@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 from nicplug_xml import backends
-from nicplug_xml.backends import cable
-from nicplug_xml.endpoints import CableTo, Descriptor, Endpoint, LibvirtsOwn, MacvtapOn
+from nicplug_xml.backends import cable, network
+from nicplug_xml.endpoints import (
+    BridgePort,
+    CableTo,
+    Descriptor,
+    Endpoint,
+    LibvirtsOwn,
+    MacvtapOn,
+    OvsPort,
+)
 from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.joints import Joint
@@ -24,10 +33,11 @@ class Surroundings(Protocol):
     def parking(self) -> str:
         """Return which parking place plane tap has, ``network`` or ``bridge``."""
 
-    def network(self, name: str) -> str:
-        """Return the XML of an active libvirt network.
+    def network(self, name: str, *, active: bool = True) -> str:
+        """Return the XML of a libvirt network.
 
-        :raises NotFoundError: there is none of that name.
+        :param active: whether it has to be active.
+        :raises NotFoundError: there is none of that name, or it is not active.
         """
 
     def other_end(self, domain: str, interface: str) -> Site:
@@ -88,6 +98,7 @@ class Site(Frozen):
         if descriptor or not (attached and same and same_link(link, nic.link)):
             carrier = link != "down"
             endpoint, far_end = self._far_end(descriptor or self._endpoint(backend))
+            self.check_backend(backend, endpoint)
             join, dispose = plane.attach(self._held(), backend, endpoint, link)
             steps = [
                 *join,
@@ -108,7 +119,7 @@ class Site(Frozen):
 
         :raises UnsupportedError: the interface cannot be unplugged.
         """
-        present = self.nic.backend
+        present = self.backend
         return self.defer(backends.intended(present) if present else None, self.nic.link)
 
     def defer(self, intended: Backend | None, link: str | None) -> Plan:
@@ -165,6 +176,18 @@ class Site(Frozen):
         config = "" if self.scope is Scope.LIVE else " (persistent definition)"
         return f"{self.nic.name} of {self.domain}{config}"
 
+    @cached_property
+    def backend(self) -> Backend | None:
+        """The backend as it was asked for; libvirt shows a running guest's with what its network gives it."""
+        present = self.nic.backend
+        inherits = present is not None and present.type == "network" and self.scope is Scope.LIVE
+        if present is None or not (inherits and any(map(present.child, network.INHERITED))):
+            return present
+        try:
+            return network.own(present, self.surroundings.network(present.source.get("network", "")))
+        except NotFoundError:
+            return present
+
     def plane(self) -> Plane:
         """Return the plane that holds the interface.
 
@@ -194,7 +217,7 @@ class Site(Frozen):
 
         What libvirt adds to the source and the virtual port of a running guest need not be named.
         """
-        present = self.nic.backend
+        present = self.backend
         if backend is None or present is None:
             return backend is present
         named = backends.intended(present)
@@ -203,9 +226,10 @@ class Site(Frozen):
             named = replace(named, children=tuple(rest))
         return backend.is_within(present) and named.is_within(backend)
 
-    def check_backend(self, backend: Backend) -> None:
+    def check_backend(self, backend: Backend, endpoint: Endpoint | None = None) -> None:
         """Check that its plane can be given that backend.
 
+        :param endpoint: what the backend looks like from the host, where that is known.
         :raises UnsupportedError: it cannot, or the interface is not pluggable.
         """
         plane = self.plane()
@@ -214,11 +238,17 @@ class Site(Frozen):
                 f"plane '{plane.NAME}' cannot plug {self.name} into type='{backend.type}'",
                 hint=f"it can: {', '.join(sorted(plane.KINDS))}",
             )
-        for name in sorted(plane.refused(backend)):
+        for name in sorted(plane.refused(backend, endpoint)):
             if backend.child(name) is not None:
                 raise UnsupportedError(
                     f"plane '{plane.NAME}' of {self.name} cannot carry out <{name}> of a backend",
                     hint="leave it out; update-device takes away what stays on a move",
+                )
+            if isinstance(endpoint, (BridgePort, MacvtapOn, OvsPort)) and name in endpoint.given:
+                raise UnsupportedError(
+                    f"{backends.describe(backend)} gives its NICs <{name}>, which plane '{plane.NAME}' of"
+                    f" {self.name} cannot carry out there",
+                    hint="use a network without it",
                 )
 
     def _far_end(self, endpoint: Endpoint) -> tuple[Endpoint, list[Step]]:
@@ -293,9 +323,7 @@ class Site(Frozen):
         """Return what a backend looks like from the host, when the domain runs."""
         if self.nic.plane == native.NAME:
             return LibvirtsOwn()
-        named = backend.type == "network" and self.scope is Scope.LIVE
-        network = self.surroundings.network(backend.source.get("network", "")) if named else ""
-        endpoint = backends.endpoint(backend, network)
+        endpoint = backends.endpoint(backend, self._network_of(backend))
         trusts = self.nic.element.attributes.get("trustGuestRxFilters") == "yes"
         if trusts and isinstance(endpoint, MacvtapOn) and endpoint.mode != "passthru":
             raise UnsupportedError(
@@ -305,8 +333,20 @@ class Site(Frozen):
             )
         return endpoint
 
+    def _network_of(self, backend: Backend) -> str:
+        """Return the XML of the libvirt network that a backend names; for a definition it may be missing."""
+        if backend.type != "network":
+            return ""
+        name = backend.source.get("network", "")
+        if self.scope is Scope.LIVE:
+            return self.surroundings.network(name)
+        try:
+            return self.surroundings.network(name, active=False)
+        except (NotFoundError, UnsupportedError):
+            return ""
+
     def _wanted(self, given: Backend | None, whole: bool = False) -> Backend:
-        present = self.nic.backend
+        present = self.backend
         wanted = given or present
         if wanted is None or wanted.type is None:
             raise SchemaError(

@@ -21,7 +21,15 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
 from nicplug_xml.obstacles import obstacles
 from nicplug_xml.planes import PLANES, Plane, choose, native, tap, veth
-from nicplug_xml.stock import backend_of, interfaces_of, parse_domain, put_children, put_link, swapped
+from nicplug_xml.stock import (
+    backend_of,
+    interfaces_of,
+    parse_domain,
+    put_children,
+    put_link,
+    put_network,
+    swapped,
+)
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
 _ALIAS = re.compile(rb"""<alias\s+name\s*=\s*["']([^"']+)""")
@@ -34,6 +42,7 @@ def to_stock(
     parking: str = "network",
     recorded: Mapping[str, str] | None = None,
     offered: Collection[str] = frozenset(),
+    joined: Collection[str] = frozenset(),
 ) -> str:
     """Rewrite extended domain XML to what stock libvirt understands.
 
@@ -45,6 +54,8 @@ def to_stock(
     :param recorded: planes by the names that the metadata has for interfaces: what ``auto`` means for these,
         where that plane can have the backend.
     :param offered: those of `nicplug_xml.planes.PATCHED` that are there; ``auto`` prefers them.
+    :param joined: libvirt networks that nicplug has to join NICs to: what libvirt itself makes there, a
+        macvtap say, cannot be unplugged.
     :returns: the stock document.
     :raises SchemaError: the document is malformed or refused, or an interface cannot be what it says.
     :raises UnsupportedError: there is no such plane.
@@ -60,7 +71,7 @@ def to_stock(
         return text
     if parking not in tap.PARKING:
         raise SchemaError(f"there is no parking place '{parking}'", hint="use network or bridge")
-    _Rewriter(document, interfaces, plane, parking, recorded or {}, offered).rewrite(pluggable)
+    _Rewriter(document, interfaces, plane, parking, recorded or {}, offered, joined).rewrite(pluggable)
     return document.edited()
 
 
@@ -107,6 +118,7 @@ class _Rewriter:
         parking: str,
         recorded: Mapping[str, str],
         offered: Collection[str],
+        joined: Collection[str],
     ) -> None:
         self.document = document
         self.interfaces = interfaces
@@ -114,6 +126,7 @@ class _Rewriter:
         self.parking = parking
         self.recorded = recorded
         self.offered = offered
+        self.joined = joined
         self._aliases = {found.decode() for found in _ALIAS.findall(document.data)}
 
     def rewrite(self, pluggable: list[Element]) -> None:
@@ -168,13 +181,17 @@ class _Rewriter:
         self.document.set_attribute(element, "connection", None)
         backend = backend_of(element, plane.KEPT)
         entry = Entry(key, plane.NAME, generated=generated, alias=alias)
-        if connection is Connection.DEFERRED or (backend is not None and not plane.shows(backend)):
+        ours = backend is not None and (not plane.shows(backend) or self._is_joined(backend))
+        if connection is Connection.DEFERRED or ours:
             link = element.get("link", "state")
             entry = replace(entry, link=link, backend=backend, attached=connection is Connection.ATTACHED)
             new += self._hold(plane, element, link)
         if new:
             self.document.prepend(element, *new)
         return entry
+
+    def _is_joined(self, backend: Backend) -> bool:
+        return backend.type == "network" and backend.source.get("network") in self.joined
 
     def _hold(self, plane: Plane, element: Element, link: str | None) -> list[str]:
         for child in swapped(element, plane.KEPT):
@@ -263,6 +280,8 @@ def _extend(document: Document, interface: Element, entry: Entry, facts: Facts) 
         if entry.alias and interface.find("alias") is None:
             put_children(document, interface, (f"<alias name={quoted(entry.alias)}/>",))
         _put_back(document, interface, intended.children)
+    else:
+        put_network(document, interface)
     document.set_attribute(interface, "connection", connection.value)
 
 

@@ -57,6 +57,35 @@ def interfaces_of(domain: Element) -> Iterator[Element]:
             yield from (child for child in devices if child.tag == "interface")
 
 
+def as_asked(interface: Element) -> Element:
+    """Return an ``<interface>`` of a running guest as it was asked for, where that was a network.
+
+    Of a network on a bridge of the host's, and of one of macvtaps, libvirt shows ``type='bridge'`` or
+    ``'direct'``, with the network beside what that has given it (virDomainNetDefFormat); and to be told so
+    again means to it the bridge or the device, and no network.
+    """
+    document = Document(interface.text) if _is_given(interface) else None
+    if document is None:
+        return interface
+    put_network(document, document.root)
+    return Document(document.edited()).root
+
+
+def put_network(document: Document, interface: Element) -> None:
+    """Make an ``<interface>`` what `as_asked` returns."""
+    if _is_given(interface):
+        document.set_attribute(interface, "type", "network")
+        source = interface.find("source")
+        assert source is not None
+        for name in ("dev", "mode"):
+            document.set_attribute(source, name, None)
+
+
+def _is_given(interface: Element) -> bool:
+    given = interface.attributes.get("type") in ("bridge", "direct")
+    return given and interface.get("source", "network") is not None
+
+
 def backend_of(interface: Element, kept: Collection[str] = ()) -> Backend | None:
     """Return the backend half of an ``<interface>``, or None when it has none.
 

@@ -25,9 +25,9 @@ class Surroundings:
         """See `parking_kind`."""
         return parking_kind(self._conn)
 
-    def network(self, name: str) -> str:
+    def network(self, name: str, *, active: bool = True) -> str:
         """See `network_xml`."""
-        return network_xml(self._conn, name)
+        return network_xml(self._conn, name, active=active)
 
     def other_end(self, domain: str, interface: str) -> Site:
         """Return a NIC of a running domain, of this connection's or of the host's other hypervisor.

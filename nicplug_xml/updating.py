@@ -17,7 +17,7 @@ from nicplug_xml.model import BACKEND_CHILDREN, Backend, Connection, Interface, 
 from nicplug_xml.plan import Plan
 from nicplug_xml.planner import Site, same_link
 from nicplug_xml.steps import Step, UpdateDevice
-from nicplug_xml.stock import backend_of, put_children, put_link, swapped
+from nicplug_xml.stock import as_asked, backend_of, put_children, put_link, swapped
 
 #: What libvirt fills in: a document that leaves it out means what is there.
 FILLED_IN = ("mac", "address", "alias", "target", "model", "guest")
@@ -59,7 +59,7 @@ def parse(xml: str) -> Element:
     connection = root.attributes.get("connection", Connection.DEFERRED.value)
     if connection not in [item.value for item in Connection]:
         raise SchemaError(f"connection='{connection}' means nothing", hint="say deferred or attached")
-    return root
+    return as_asked(root)
 
 
 def called(given: Element) -> str:

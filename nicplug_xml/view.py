@@ -9,7 +9,7 @@ from nicplug_xml.frozen import Frozen
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface
 from nicplug_xml.planes import PLANES, native, veth
-from nicplug_xml.stock import backend_of, interfaces_of
+from nicplug_xml.stock import as_asked, backend_of, interfaces_of
 
 
 class View(Frozen):
@@ -35,7 +35,8 @@ def view(root: Element, facts: Facts = NOT_ASKED) -> View:
     """
     entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
     found = (
-        _interface(element, metadata.entry_of(element, entries), facts) for element in interfaces_of(root)
+        _interface(as_asked(element), metadata.entry_of(element, entries), facts)
+        for element in interfaces_of(root)
     )
     return View(root, facts, tuple(found), tuple(entries.values()))
 

@@ -5,14 +5,16 @@ Authority: libvirt's networkAllocatePort, for what an interface inherits from it
 
 from __future__ import annotations
 
-from nicplug_xml.backends import bridge, direct, ovs
+from nicplug_xml.backends import direct, ovs
 from nicplug_xml.document import Document, Element, quoted
 from nicplug_xml.endpoints import BridgePort, Endpoint, MacvtapOn, NetworkPort
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.frozen import replace
-from nicplug_xml.model import Backend
+from nicplug_xml.model import Backend, within
 
 TYPES = ("network",)
+#: What libvirt shows of the network, or of its portgroup, as a running guest's own.
+INHERITED = ("bandwidth", "port", "vlan")
 HINT = "'virsh net-list --all' lists the networks, 'virsh net-start NAME' starts one"
 
 
@@ -38,6 +40,17 @@ def intended(backend: Backend) -> Backend:
     return replace(backend, children=tuple(children))
 
 
+def own(backend: Backend, network: str) -> Backend:
+    """Return the backend of a running guest without what its network gives it.
+
+    :param network: the network's XML.
+    """
+    root = Document(network).root
+    given = _rules(root, _portgroup(root, backend.source.get("portgroup")))
+    rest = (child.text for child in backend.element if not any(_same(child, other) for other in given))
+    return replace(backend, children=tuple(rest))
+
+
 def endpoint(backend: Backend, network: str) -> Endpoint:
     """Return what the network is: a port of its bridge, be it Open vSwitch's, a macvtap on a device of its
     pool, or itself.
@@ -51,26 +64,34 @@ def endpoint(backend: Backend, network: str) -> Endpoint:
     root = Document(network).root
     mode = (forward.attributes.get("mode", "nat") if (forward := root.find("forward")) else "none").lower()
     device = root.get("bridge", "name")
+    group = _portgroup(root, backend.source.get("portgroup"))
+    given = frozenset(rule.name for rule in _rules(root, group))
     if device:
-        group = _portgroup(root, backend.source.get("portgroup"))
         inherited = tuple(element for element in (backend.element, group, root) if element is not None)
         virtualports = tuple(element.find("virtualport") for element in inherited)
         if ovs.is_ovs(*virtualports):
-            return ovs.port(device, virtualports, tuple(element.find("vlan") for element in inherited))
-        port = bridge.endpoint(
-            replace(backend, type="bridge", children=(f"<source bridge={quoted(device)}/>",)), ""
-        )
-        assert isinstance(port, BridgePort)
-        return replace(port, isolated=_isolated(backend) or root.get("port", "isolated") == "yes")
+            vlans = tuple(element.find("vlan") for element in inherited)
+            return replace(ovs.port(device, virtualports, vlans), given=given - {"vlan"})
+        isolated = _isolated(backend) or root.get("port", "isolated") == "yes"
+        return BridgePort(device, isolated, given - {"port"})
     if forward is not None and mode in direct.MODES:
         # libvirt hands out the least used device of a pool; what it counts is not ours to see.
-        return MacvtapOn(
-            forward.get("interface", "dev") or forward.attributes.get("dev", ""), direct.MODES[mode]
-        )
+        lower = forward.get("interface", "dev") or forward.attributes.get("dev", "")
+        return MacvtapOn(lower, direct.MODES[mode], given)
     raise UnsupportedError(
         f"network '{name}' is of mode '{mode}', which has no place for a NIC that can be plugged",
         hint="use a network with a bridge, or of mode bridge, private, vepa or passthrough",
     )
+
+
+def _rules(network: Element, group: Element | None) -> list[Element]:
+    """Return what a network gives to a NIC's backend; the bandwidth beside the portgroups is its bridge's."""
+    own = [child for child in network if child.name in INHERITED and child.name != "bandwidth"]
+    return own + [child for child in group or () if child.name in INHERITED]
+
+
+def _same(one: Element, other: Element) -> bool:
+    return one.name == other.name and within(one, other) and within(other, one)
 
 
 def _isolated(backend: Backend) -> bool:

@@ -172,26 +172,28 @@ def domain_capabilities(conn: libvirt.virConnect, xml: str) -> Element | None:
     return parse_domain(capabilities).root
 
 
-def network_xml(conn: libvirt.virConnect, name: str) -> str:
-    """Return the XML of an active libvirt network.
+def network_xml(conn: libvirt.virConnect, name: str, *, active: bool = True) -> str:
+    """Return the XML of a libvirt network.
 
+    :param active: whether it has to be active.
     :raises NotFoundError: it is not there, or not active.
     """
-    require_network(conn, name)
+    require_network(conn, name, active=active)
     with translated():
         return str(conn.networkLookupByName(name).XMLDesc())
 
 
-def require_network(conn: libvirt.virConnect, name: str) -> None:
-    """Check that a libvirt network is there and active.
+def require_network(conn: libvirt.virConnect, name: str, *, active: bool = True) -> None:
+    """Check that a libvirt network is there, and active.
 
+    :param active: whether it has to be active.
     :raises NotFoundError: it is not.
     """
     network = _lookup_network(conn, name)
     if network is None:
         raise NotFoundError(f"there is no network '{name}'", hint="'virsh net-list --all' lists them")
     with translated():
-        if not network.isActive():
+        if active and not network.isActive():
             raise NotFoundError(f"network '{name}' is not active", hint=f"'virsh net-start {name}' starts it")
 
 

@@ -122,7 +122,8 @@ class Domain(Descriptors, Kernel):
             with translated():
                 self.dom.updateDeviceFlags(xml, _AFFECT[scope])
         except NicplugError:
-            if scope is Scope.LIVE and "<bandwidth" in xml:
+            # A network may have given it one.
+            if scope is Scope.LIVE and ("<bandwidth" in xml or "type='network'" in xml):
                 self._restore_bandwidth(xml)
             raise
 

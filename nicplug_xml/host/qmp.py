@@ -119,7 +119,7 @@ class QmpHost(Descriptors, Kernel):
     def parking(self) -> str:
         _no_libvirt()
 
-    def network(self, name: str) -> str:
+    def network(self, name: str, *, active: bool = True) -> str:
         _no_libvirt()
 
     def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:

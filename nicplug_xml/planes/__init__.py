@@ -39,8 +39,12 @@ class Plane(Protocol):
     def NEEDS_ALIAS(self) -> bool:
         """Whether its interfaces need a user alias."""
 
-    def refused(self, backend: Backend, /) -> frozenset[str]:
-        """Return the children of such a backend that cannot be carried out."""
+    def refused(self, backend: Backend, endpoint: Endpoint | None = None, /) -> frozenset[str]:
+        """Return the children of such a backend that cannot be carried out.
+
+        :param endpoint: what the backend looks like from the host, where that is known: of a libvirt network
+            it takes that to say.
+        """
 
     def shows(self, backend: Backend, endpoint: Endpoint | None = None, /) -> bool:
         """Whether the stock interface tells of this backend while it is attached.

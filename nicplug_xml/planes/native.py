@@ -32,7 +32,7 @@ provision = tap.provision
 release = tap.release
 
 
-def refused(_backend: Backend) -> frozenset[str]:
+def refused(_backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
     """Of what a backend may have, libvirt refuses by itself what it cannot carry out."""
     return frozenset()
 

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from nicplug_xml.endpoints import BridgePort, Descriptor, Endpoint, MacvtapOn, Netdev, Passt, StreamTo
+from nicplug_xml.endpoints import (
+    BridgePort,
+    Descriptor,
+    Endpoint,
+    MacvtapOn,
+    Netdev,
+    OvsPort,
+    Passt,
+    StreamTo,
+)
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.planes.held import Held
@@ -72,7 +81,14 @@ def make(opening: Opening, endpoint: Endpoint, present: Collection[str]) -> list
     """Plan to make a netdev of an endpoint.
 
     :param present: the ids of QEMU's netdevs: that of an interrupted move's may be among them.
+    :raises UnsupportedError: there is no netdev for such an endpoint.
     """
+    if isinstance(endpoint, OvsPort):
+        # A libvirt network may be that, whatever it is called.
+        raise UnsupportedError(
+            f"'{endpoint.bridge}' is a bridge of Open vSwitch, which planes hub and swap cannot plug into",
+            hint="a NIC on plane tap can be plugged into it",
+        )
     steps = _MAKE[type(endpoint)](opening, endpoint)
     if opening.id in present:
         return [LetGoFirst(delete(opening.id), (), "let go of what an interrupted move has left"), *steps]

@@ -47,7 +47,7 @@ def provision(document: Document, interfaces: Mapping[str, Element]) -> None:
     overriding.provision(document, {key: _unconnected(key, found) for key, found in interfaces.items()})
 
 
-def refused(_backend: Backend) -> frozenset[str]:
+def refused(_backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
     """Return the children that no backend can have here."""
     return netdevs.REFUSED
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
-from nicplug_xml.endpoints import Endpoint
+from nicplug_xml.endpoints import Endpoint, OvsPort
 from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
@@ -63,11 +63,19 @@ def hold(document: Document, interface: Element, parking: str) -> Sequence[str]:
     return place.children
 
 
-def refused(backend: Backend) -> frozenset[str]:
-    """Return the children that a backend of that kind cannot have."""
-    if backend.type is None or shows(backend):
+def refused(backend: Backend, endpoint: Endpoint | None = None) -> frozenset[str]:
+    """Return the children that a backend of that kind cannot have.
+
+    :param endpoint: what the backend looks like from the host, where that is known.
+    """
+    if backend.type is None or shows(backend, endpoint):
         return KEPT
-    return KEPT | _OF_BRIDGES - ({"vlan"} if backend.type == "bridge" else set())
+    return KEPT | _OF_BRIDGES - ({"vlan"} if has_vlans(backend, endpoint) else set())
+
+
+def has_vlans(backend: Backend, endpoint: Endpoint | None = None) -> bool:
+    """Whether a backend that the kernel joins can have VLANs: those of Open vSwitch are the port's."""
+    return backend.type == "bridge" if endpoint is None else isinstance(endpoint, OvsPort)
 
 
 def shows(backend: Backend, endpoint: Endpoint | None = None) -> bool:

@@ -40,12 +40,14 @@ provision = tap.provision
 release = tap.release
 
 
-def refused(backend: Backend) -> frozenset[str]:
-    """Return the children that a backend of that kind cannot have."""
-    if tap.shows(backend):
+def refused(backend: Backend, endpoint: Endpoint | None = None) -> frozenset[str]:
+    """Return the children that a backend of that kind cannot have.
+
+    :param endpoint: what the backend looks like from the host, where that is known.
+    """
+    if tap.shows(backend, endpoint):
         return _LIBVIRTS
-    # The VLANs of Open vSwitch are the port's.
-    return _LIBVIRTS - ({"vlan"} if backend.type == "bridge" else set()) | {"port"}
+    return _LIBVIRTS - ({"vlan"} if tap.has_vlans(backend, endpoint) else set()) | {"port"}
 
 
 def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:

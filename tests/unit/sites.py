@@ -15,12 +15,21 @@ from nicplug_xml.view import View, view
 
 NETWORK = "<network><name>n</name><forward mode='nat'/><bridge name='virbr0'/></network>"
 POOL = "<network><name>pool</name><forward mode='passthrough' dev='eth0'/></network>"
+SWITCHED = """<network><name>switched</name><forward mode='bridge'/><bridge name='ovs0'/>
+<virtualport type='openvswitch'/></network>"""
+LIMITED = """<network><name>limited</name><forward mode='bridge'><interface dev='eth0'/></forward>
+<portgroup name='slow' default='yes'><bandwidth><inbound average='9'/></bandwidth></portgroup></network>"""
+RULES = """<network><name>rules</name><forward mode='bridge'/><bridge name='br9'/><port isolated='yes'/>
+<portgroup name='g'><bandwidth> <inbound average='9'/> </bandwidth></portgroup></network>"""
+NETWORKS = {
+    "n": NETWORK, "default": NETWORK, "pool": POOL, "switched": SWITCHED, "limited": LIMITED, "rules": RULES,
+}  # fmt: skip
 OTHER_END = "<interface connection='deferred'><mac address='{}'/><target dev='vnet1'/></interface>"
 
 
 @dataclass(frozen=True)
 class Around:
-    """A `nicplug_xml.planner.Surroundings` with one network, ``n`` or ``default``, and a pool of macvtaps."""
+    """A `nicplug_xml.planner.Surroundings` with networks of several kinds."""
 
     kind: str = "network"
 
@@ -34,11 +43,10 @@ class Around:
         now = seen(stock)
         return Site(domain, Scope.LIVE, now.interfaces[0], now, self)
 
-    def network(self, name: str) -> str:
-        networks = {"n": NETWORK, "default": NETWORK, "pool": POOL}
-        if name not in networks:
+    def network(self, name: str, *, active: bool = True) -> str:
+        if name not in NETWORKS:
             raise NotFoundError(f"there is no network '{name}'")
-        return networks[name]
+        return NETWORKS[name]
 
 
 def seen(stock: str, netdevs: Collection[str] | None = None, **joints: object) -> View:

@@ -72,6 +72,14 @@ def test_what_the_hub_cannot_carry_out_is_refused() -> None:
         site().attach(limited)
 
 
+def test_a_network_on_open_vswitch_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="'ovs0' is a bridge of Open vSwitch"):
+        site().attach(Backend("network", ("<source network='switched'/>",)))
+    with pytest.raises(UnsupportedError, match="network rules gives its NICs <bandwidth>, which plane 'hub'"):
+        site().attach(Backend("network", ("<source network='rules' portgroup='g'/>",)))
+    assert site().attach(Backend("network", ("<source network='rules'/>",))).steps
+
+
 def test_what_would_lie_to_its_guest_is_refused() -> None:
     nic = NIC.format("deferred", 1, "<model type='e1000e'/>")
     for plane in ("tap", "hub"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from nicplug_xml import metadata
 from nicplug_xml.backends import bridge, network
 from nicplug_xml.document import Document
 from nicplug_xml.errors import SchemaError, UnsupportedError
@@ -138,6 +141,74 @@ def test_what_libvirt_adds_to_a_running_guests_source_is_not_remembered() -> Non
     assert Backend("network", ("<source network='n'/>",)).is_within(live)
 
 
+GIVEN = """<interface type='bridge'><mac address='52:54:00:00:00:01'/>
+  <source network='rules' portgroup='g' portid='1-2' bridge='br9'/>{rules}<target dev='vnet0'/></interface>"""
+ISOLATED, SLOW = "<port isolated='yes'/>", "<bandwidth><inbound average='9'/></bandwidth>"
+
+
+def on_a_network(rules: str) -> Site:
+    entry = metadata.format_entries([metadata.Entry("52:54:00:00:00:01", "tap")], alone=True, namespace=True)
+    ours = f"<metadata>{entry}</metadata>"
+    return stock_site(GIVEN.format(rules=rules), ours)
+
+
+def test_a_network_on_a_bridge_of_the_host_is_a_network() -> None:
+    there = on_a_network(ISOLATED + SLOW)
+    assert there.nic.backend is not None
+    assert (there.nic.backend.type, there.nic.backend.source["network"]) == ("network", "rules")
+    (update, *_) = there.set_link("down").steps
+    assert isinstance(update, UpdateDevice)
+    for xml in (update.xml, update.undo_xml):
+        assert Document(xml).root.attributes["type"] == "network"
+    asked = Backend("network", ("<source network='rules' portgroup='g'/>",))
+    assert not there.attach(asked).steps
+    record = there.detach().steps[-2]
+    assert isinstance(record, Record)
+    assert record.entry.backend == asked
+
+
+def test_what_a_network_gives_is_not_taken_along() -> None:
+    filtered = "<filterref filter='f'/>"
+    for given, kept in ((ISOLATED + SLOW, ""), (SLOW.replace("9", "8") + filtered, "<bandwidth><filterref")):
+        (update, *_) = on_a_network(given).attach(bridge.backend("br1")).steps
+        assert isinstance(update, UpdateDevice)
+        names = [child.name for child in Document(update.xml).root]
+        assert [name for name in names if f"<{name}" in kept] == re.findall(r"<(\w+)", kept)
+        assert "port" not in names
+
+
+@pytest.mark.parametrize("name", ["pool", "switched"])
+@pytest.mark.parametrize("rule", ["<filterref filter='f'/>", SLOW, ISOLATED, "<vlan><tag id='5'/></vlan>"])
+def test_rules_that_nobody_would_carry_out_are_refused(name: str, rule: str) -> None:
+    wanted = Backend("network", (f"<source network='{name}'/>", rule))
+    if "vlan" in rule and name == "switched":
+        assert site().attach(wanted).steps
+        return
+    with pytest.raises(UnsupportedError, match="cannot carry out <"):
+        site().attach(wanted)
+    with pytest.raises(UnsupportedError, match="cannot carry out <"):
+        site(scope=Scope.CONFIG).attach(wanted)
+
+
+def test_rules_of_a_pool_are_refused() -> None:
+    with pytest.raises(
+        UnsupportedError, match="network limited gives its NICs <bandwidth>, which plane 'tap'"
+    ):
+        site().attach(network.backend("limited"))
+    slow = Backend("network", ("<source network='rules' portgroup='g'/>",))
+    assert site().attach(slow).steps
+
+
+@pytest.mark.parametrize(
+    ("name", "parked"), [("pool", True), ("switched", True), ("default", False), ("no", False)]
+)
+def test_a_definition_leaves_to_libvirt_what_can_be_unplugged(name: str, parked: bool) -> None:
+    steps = site(scope=Scope.CONFIG).attach(network.backend(name)).steps
+    record = next(step for step in steps if isinstance(step, Record))
+    assert (record.entry.backend is not None) == parked
+    assert any(isinstance(step, UpdateDevice) for step in steps) != parked
+
+
 def test_set_link() -> None:
     attached = site("attached").set_link("down")
     assert [type(step) for step in attached.steps] == [UpdateDevice, Record, Check]
@@ -147,8 +218,8 @@ def test_set_link() -> None:
     assert not site().set_link("up").steps
 
 
-def stock_site(interface: str) -> Site:
-    return site_of(seen(f"<domain><devices>{interface}</devices></domain>"))
+def stock_site(interface: str, before: str = "") -> Site:
+    return site_of(seen(f"<domain>{before}<devices>{interface}</devices></domain>"))
 
 
 def test_refusals_say_what_to_do() -> None:

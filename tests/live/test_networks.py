@@ -1,0 +1,153 @@
+"""libvirt networks that are not libvirt's own bridge: a bridge of the host's, and a pool of macvtaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import libvirt
+import pytest
+
+from nicplug_xml import (
+    Connection,
+    InterfaceStatus,
+    attach_backend,
+    create,
+    define,
+    detach_backend,
+    interfaces,
+    set_link,
+    update_device,
+    xml_desc,
+)
+from nicplug_xml.backends import bridge, network
+from nicplug_xml.testing.guest import Guest
+from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
+from tests.live.conftest import interface_xml, is_isolated, master, target
+from tests.live.test_hub import veth
+
+NewMac = Callable[[], str]
+NewGuest = Callable[..., Guest]
+
+BOTH = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
+
+pytestmark = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+
+
+@contextmanager
+def active(conn: libvirt.virConnect, xml: str) -> Iterator[libvirt.virNetwork]:
+    net = conn.networkCreateXML(f"<network><name>lab</name>{xml}</network>")
+    try:
+        yield net
+    finally:
+        net.destroy()
+
+
+def place(status: InterfaceStatus) -> tuple[Connection, str | None, dict[str, str]]:
+    assert status.backend is not None
+    source = {name: value for name, value in status.backend.source.items() if name == "network"}
+    return status.connection, status.backend.type, source
+
+
+ATTACHED = (Connection.ATTACHED, "network", {"network": "lab"})
+UNPLUGGED = (Connection.DEFERRED, "network", {"network": "lab"})
+
+
+@pytest.mark.parametrize("attributes", ["connection='deferred'", "type='network' connection='attached'"])
+def test_a_bridge_of_the_host(
+    libvirt_connection: libvirt.virConnect,
+    libvirt_guest: GuestFactory,
+    libvirt_bridge: BridgeFactory,
+    nic_xml: Callable[..., str],
+    new_mac: NewMac,
+    attributes: str,
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge("198.51.100.1/24")
+    with active(libvirt_connection, f"<forward mode='bridge'/><bridge name='{blue}'/>") as net:
+        attached = "attached" in attributes
+        source = "<source network='lab'/>" if attached else ""
+        guest = libvirt_guest(nic_xml(mac, source, attributes), define=define)
+        for address in ("192.0.2.2/24", "198.51.100.2/24"):
+            guest.set_address(mac, address)
+        status = attach_backend(guest.dom, mac, network.backend("lab"), flags=BOTH)
+        assert (place(status), status.changed) == (ATTACHED, not attached)
+        assert guest.ping("192.0.2.1", count=5)
+        assert not attach_backend(guest.dom, mac, network.backend("lab")).changed
+        for up in (False, True):
+            assert place(set_link(guest.dom, mac, up)) == ATTACHED
+            guest.wait_carrier(mac, up)
+            # libvirt still has it as a NIC of the network's, which knows of it.
+            assert "network='lab'" in interface_xml(guest.dom)
+            assert len(net.listAllPorts()) == 1
+        shown = xml_desc(guest.dom)
+        assert "type='network' connection='attached'" in shown.replace('"', "'")
+        (nic,) = [
+            part + "</interface>" for part in shown.split("    <interface ")[1].split("</interface>")[:1]
+        ]
+        assert not update_device(guest.dom, f"<interface {nic}").changed
+        attach_backend(guest.dom, mac, bridge.backend(green.name))
+        assert net.listAllPorts() == []
+        assert guest.ping("198.51.100.1", count=5)
+        attach_backend(guest.dom, mac, network.backend("lab"))
+        assert guest.ping("192.0.2.1", count=5)
+        assert place(detach_backend(guest.dom, mac)) == UNPLUGGED
+        assert net.listAllPorts() == []
+        assert place(attach_backend(guest.dom, mac)) == ATTACHED
+
+
+def test_what_a_network_gives_stays_with_it(
+    libvirt_connection: libvirt.virConnect,
+    deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge(), libvirt_bridge()
+    isolating = f"<forward mode='bridge'/><bridge name='{blue}'/><port isolated='yes'/>"
+    with active(libvirt_connection, isolating):
+        guest = deferred_guest(mac)
+        attach_backend(guest.dom, mac, network.backend("lab"))
+        assert is_isolated(tap := target(guest.dom, mac))
+        assert not attach_backend(guest.dom, mac, network.backend("lab")).changed
+        attach_backend(guest.dom, mac, bridge.backend(green.name))
+        assert master(tap) == green.name
+        assert not is_isolated(tap)
+        attach_backend(guest.dom, mac, network.backend("lab"))
+        status = detach_backend(guest.dom, mac)
+        assert status.backend is not None
+        assert status.backend.child("port") is None
+
+
+@pytest.mark.parametrize("make", [define, create])
+def test_a_pool_of_macvtaps(
+    libvirt_connection: libvirt.virConnect,
+    libvirt_guest: GuestFactory,
+    libvirt_bridge: BridgeFactory,
+    nic_xml: Callable[..., str],
+    new_mac: NewMac,
+    make: Callable[[libvirt.virConnect, str], libvirt.virDomain],
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge("198.51.100.1/24")
+    with veth("nplow", green.name) as lower:
+        pool = f"<forward mode='bridge'><interface dev='{lower}'/></forward>"
+        with active(libvirt_connection, pool):
+            nic = nic_xml(mac, "<source network='lab'/>", "type='network' connection='attached'")
+            guest = libvirt_guest(nic, define=make)
+            guest.set_address(mac, "192.0.2.2/24")
+            guest.set_address(mac, "198.51.100.2/24")
+            # A macvtap of libvirt's own could not be unplugged: a start from the definition makes none.
+            (status,) = interfaces(guest.dom)
+            assert place(status) == (UNPLUGGED if make is define else ATTACHED)
+            assert place(attach_backend(guest.dom, mac)) == ATTACHED
+            assert guest.ping("198.51.100.1", count=5)
+            attach_backend(guest.dom, mac, bridge.backend(blue.name), flags=BOTH if make is define else 0)
+            assert guest.ping("192.0.2.1", count=5)
+            if make is define:
+                attach_backend(guest.dom, mac, network.backend("lab"), flags=libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+                (status,) = interfaces(guest.dom, inactive=True)
+                assert place(status) == ATTACHED
+                guest.dom.destroy()
+                guest.dom.create()
+                assert place(interfaces(guest.dom)[0]) == UNPLUGGED
+                assert place(attach_backend(guest.dom, mac)) == ATTACHED
+            assert place(attach_backend(guest.dom, mac, network.backend("lab"))) == ATTACHED
+            assert place(detach_backend(guest.dom, mac)) == UNPLUGGED
