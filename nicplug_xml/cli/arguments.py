@@ -65,7 +65,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         top.error("no command was given; 'nicplug --help' lists them")
     if options.command not in COMMANDS:
         top.error(f"there is no command '{options.command}'; 'nicplug --help' lists them")
-    return command_parser(options.command).parse_args([*rest, *options.arguments], options)
+    parser, given = command_parser(options.command), [*rest, *options.arguments]
+    # Intermixed, argparse would forget that there was a --, and take for options what comes behind it.
+    parse_all = parser.parse_args if "--" in given else parser.parse_intermixed_args
+    return parse_all(given, options)
 
 
 def help_text() -> str:
@@ -209,8 +212,9 @@ def _completion(command: argparse.ArgumentParser) -> None:
 
 def _attach(command: argparse.ArgumentParser) -> None:
     _interface(command)
+    # It excludes the options below as well, but may not be in their group: options and it may be intermixed.
+    command.add_argument("file", metavar="FILE", nargs="?", help="a <backend> document; - is standard input")
     backend = command.add_mutually_exclusive_group()
-    backend.add_argument("file", metavar="FILE", nargs="?", help="a <backend> document; - is standard input")
     backend.add_argument("--bridge", metavar="BRIDGE", help="a Linux bridge of the host")
     backend.add_argument("--network", metavar="NETWORK", help="a libvirt network")
     backend.add_argument("--ovs", metavar="BRIDGE", help="an Open vSwitch bridge of the host")

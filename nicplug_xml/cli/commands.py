@@ -211,6 +211,9 @@ def _backend(options: argparse.Namespace) -> Backend | str | None:
         raise UsageError("--mode says nothing without --direct", hint="add --direct DEV")
     if options.interfaceid is not None and not (options.ovs and options.interfaceid):
         raise UsageError("--interfaceid takes a UUID, and --ovs", hint="add --ovs BRIDGE")
+    for name in (*makers, "user", "fd") if options.file is not None else ():
+        if getattr(options, name) not in (None, False, []):
+            raise UsageError(f"FILE is not allowed with --{name}", hint="name one backend")
     backend: Backend | None = user.backend() if options.user else None
     for name, make in makers.items():
         value = getattr(options, name)

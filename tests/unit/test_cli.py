@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nicplug_xml.cli.arguments import COMMANDS as ARGUMENTS
-from nicplug_xml.cli.arguments import command_parser, help_text
+from nicplug_xml.cli.arguments import command_parser, help_text, parse
 from nicplug_xml.cli.commands import COMMANDS
 from nicplug_xml.cli.main import main
 
@@ -60,6 +60,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("attach-backend", "vm1"), "INTERFACE"),
         (("attach-backend", "vm1", "x", "--bridge", "b", "--network", "n"), "not allowed with"),
         (("set-link", "vm1", "x", "sideways"), "sideways"),
+        *(
+            (("attach-backend", "vm1", "x", *order), f"FILE is not allowed with {option[0]}")
+            for option in (("--bridge", "b"), ("--ovs", ""), ("--user",), ("--fd", "0"), ("--netdev", "d"))
+            for order in (("b.xml", *option), (*option, "b.xml"), ("--live", "b.xml", *option))
+        ),
         ((*TEST, "attach-backend", "test", "x", "--vlan", "3"), "--vlan needs a backend"),
         ((*TEST, "attach-backend", "test", "x", "--bridge", ""), "--bridge names nothing"),
         ((*TEST, "attach-backend", "test", "x", "--mode", "vepa"), "--mode says nothing"),
@@ -80,6 +85,29 @@ def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert why in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "positional", "given"),
+    [
+        (("list", "vm1", "--inactive", "vm2"), "inactive", "domains", ["vm1", "vm2"]),
+        (("graph", "vm1", "--inactive", "vm2"), "inactive", "domains", ["vm1", "vm2"]),
+        (("watch", "vm1", "--no-reconnect", "vm2"), "no_reconnect", "domains", ["vm1", "vm2"]),
+        (("watch", "--json", "vm1", "vm2"), "json", "domains", ["vm1", "vm2"]),
+        (("validate", "a.xml", "--plane", "tap", "b.xml"), "plane", "files", ["a.xml", "b.xml"]),
+        (("attach-backend", "vm1", "--live", "x", "--config", "b.xml"), "config", "file", "b.xml"),
+        (("attach-backend", "vm1", "x", "--vlan", "7", "-"), "vlan", "file", "-"),
+        (("attach-backend", "vm1", "x", "--live"), "live", "file", None),
+        (("set-link", "vm1", "x", "--live", "down"), "live", "state", "down"),
+        (("--json", "list", "a", "--", "--inactive", "-x"), "json", "domains", ["a", "--inactive", "-x"]),
+    ],
+)
+def test_options_stand_anywhere(
+    arguments: tuple[str, ...], option: str, positional: str, given: list[str] | str | None
+) -> None:
+    options = parse(arguments)
+    assert getattr(options, option)
+    assert getattr(options, positional) == given
 
 
 def test_rewrite_and_restore(
