@@ -189,7 +189,7 @@ def _refuse_frontend(site: Site, given: Element, changed: Collection[str]) -> No
             raise UnsupportedError(
                 f"cannot change {_text(present, 'alias')} of {site.name} to {_text(given, 'alias')}:"
                 " what is recorded of it goes by its name",
-                hint="change the whole domain: 'nicplug dumpxml --inactive', then 'nicplug define'",
+                hint=f"change the whole domain: 'nicplug edit {site.domain}'",
             )
         return
     fixed = [name for name in changed if name not in CHANGES_LIVE]

@@ -181,6 +181,9 @@ def _edit(command: argparse.ArgumentParser) -> None:
 def _dumpxml(command: argparse.ArgumentParser) -> None:
     command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
     command.add_argument("--inactive", action="store_true", help="the persistent definition")
+    command.add_argument(
+        "--security-info", action="store_true", help="passwords as well, as that of a VNC display"
+    )
 
 
 def _list(command: argparse.ArgumentParser) -> None:

@@ -54,7 +54,7 @@ def _create(options: argparse.Namespace) -> int:
 
 def _dumpxml(options: argparse.Namespace) -> int:
     dom = find_domain(_connect(options), options.domain)
-    xml = operations.xml_desc(dom, 2 if options.inactive else 0)
+    xml = operations.xml_desc(dom, 2 * options.inactive | 1 * options.security_info)
     if options.json:
         print(json.dumps({"domain": dom.name(), "xml": xml}))
     else:

@@ -175,6 +175,20 @@ def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status["connection"], status["backend"]["source"]["network"]) == ("attached", "default")
 
 
+def test_passwords_are_shown_when_they_are_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host = tmp_path / "host.xml"
+    host.write_text(
+        "<node><domain type='test'><name>vm1</name><memory>1024</memory><os><type>hvm</type></os>"
+        "<devices><graphics type='vnc' passwd='hush'/></devices></domain></node>"
+    )
+    dumpxml = ("-c", f"test://{host}", "dumpxml", "vm1")
+    for arguments in (dumpxml, (*dumpxml, "--inactive")):
+        assert "hush" not in run(capsys, *arguments)[1]
+        assert "passwd='hush'" in run(capsys, *arguments, "--security-info")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -286,6 +286,12 @@ def test_what_libvirt_fills_in_may_be_left_out(left_out: str) -> None:
     assert f"<{left_out} " in update.xml
 
 
+def test_the_way_to_another_alias_keeps_passwords() -> None:
+    with pytest.raises(UnsupportedError, match="alias name='ua-b'") as caught:
+        plan(site(ON, scope=Scope.CONFIG), ON.replace("ua-a", "ua-b"))
+    assert "'nicplug edit vm1'" in caught.value.hint
+
+
 def test_numbers_and_case_as_libvirt_writes_them() -> None:
     assert not plan(site(ON), ON.replace("0x", "").replace(MAC, MAC.upper())).steps
     unwritten = with_child("<address type='pci'/>")
