@@ -79,11 +79,14 @@ def matches(given: Element, found: Sequence[Interface]) -> list[Interface]:
     candidates = [nic for nic in found if mac in ("", nic.mac)]
     for name in ("alias", "address"):
         if len(candidates) > 1:
-            roots = ((nic, nic.element) for nic in candidates)
-            candidates = [
-                nic for nic, root in roots if root.find(name) is None or _is_filled_in(given, root, name)
-            ]
+            candidates = [nic for nic in candidates if _fits(given, nic, name)]
     return candidates
+
+
+def _fits(given: Element, nic: Interface, name: str) -> bool:
+    """Whether what a document says of a child, if anything, is so of an interface, or cannot be told."""
+    known = nic.element.find(name) is not None or (name == "alias" and nic.alias)
+    return not known or _is_filled_in(given, nic.element, name) or _is_recorded(given, nic, name)
 
 
 def as_extended(site: Site, given: Element) -> str:
@@ -174,7 +177,7 @@ def _changed_frontend(site: Site, given: Element) -> Iterator[str]:
     swapped_names = BACKEND_CHILDREN - kept | {"link"}
     for name in dict.fromkeys(child.name for child in (*present, *given) if child.name not in swapped_names):
         if name in FILLED_IN:
-            same = _is_filled_in(given, present, name)
+            same = _is_filled_in(given, present, name) or _is_recorded(given, site.nic, name)
             same = same or (site.scope is Scope.CONFIG and _is_made_up(given, name))
         else:
             same = _shapes(given, name) == _shapes(present, name)
@@ -233,6 +236,11 @@ def _is_filled_in(given: Element, present: Element, name: str) -> bool:
     if wanted is None:
         return True
     return found is not None and _attributes(wanted) <= _attributes(found)
+
+
+def _is_recorded(given: Element, nic: Interface, name: str) -> bool:
+    """Whether it is the alias, which our metadata alone has where libvirt's driver knows none of a user's."""
+    return name == "alias" and given.get(name, "name") == nic.alias != ""
 
 
 def _is_made_up(given: Element, name: str) -> bool:

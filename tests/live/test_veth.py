@@ -34,6 +34,7 @@ from nicplug_xml.backends import bridge, cable, direct, netdev, network
 from nicplug_xml.host import peer
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.model import Backend
+from nicplug_xml.operations import interface_xml
 from nicplug_xml.plan import carry_out
 from nicplug_xml.steps import Step
 from nicplug_xml.testing.commands import short_directory
@@ -214,6 +215,11 @@ def test_user_aliases(
     assert attach_backend(container.dom, "ua-lan", bridge.backend(blue.name), flags=CONFIG).alias == "ua-lan"
     for shown in (xml_desc(container.dom), xml_desc(container.dom, libvirt.VIR_DOMAIN_XML_INACTIVE)):
         assert [f"<alias name='ua-{name}'/>" in shown for name in ("lan", "wan")] == [True, True]
+    for name in ("ua-lan", "ua-wan"):
+        shown = interface_xml(container.dom, name)[1]
+        assert not update_device(container.dom, shown).changed
+    with pytest.raises(UnsupportedError, match="alias name='ua-other'"):
+        update_device(container.dom, shown.replace("ua-wan", "ua-other"))
     again = define(container.dom.connect(), xml_desc(container.dom, libvirt.VIR_DOMAIN_XML_INACTIVE))
     assert [status.alias for status in interfaces(again, inactive=True)] == ["ua-lan", "ua-wan"]
 

@@ -292,6 +292,20 @@ def test_the_way_to_another_alias_keeps_passwords() -> None:
     assert "'nicplug edit vm1'" in caught.value.hint
 
 
+@pytest.mark.parametrize("xml", [ON, OFF])
+def test_the_alias_of_a_container_that_libvirt_drops(xml: str) -> None:
+    alias = "<alias name='ua-a'/>"
+    for scope in Scope:
+        here = site(xml, "veth", scope)
+        here = replace(here, nic=replace(here.nic, xml=here.nic.xml.replace(alias, "")))
+        assert not plan(here, xml).steps
+        with pytest.raises(UnsupportedError, match="alias name='ua-b'"):
+            plan(here, xml.replace("ua-a", "ua-b"))
+        other = replace(here.nic, mac="52:54:00:00:00:02", alias="ua-b")
+        found = updating.matches(updating.parse(f"<interface>{alias}</interface>"), [here.nic, other])
+        assert found == [here.nic]
+
+
 def test_numbers_and_case_as_libvirt_writes_them() -> None:
     assert not plan(site(ON), ON.replace("0x", "").replace(MAC, MAC.upper())).steps
     unwritten = with_child("<address type='pci'/>")
