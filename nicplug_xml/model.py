@@ -183,6 +183,21 @@ class Interface(Frozen):
         """What to call it: its target device, else its alias, else its MAC."""
         return self.target or self.alias or self.mac
 
+    @property
+    def mark(self) -> str:
+        """What tells it from others with its MAC: its alias, else its target device, else its address."""
+        if self.alias or self.target:
+            return self.alias or self.target
+        address = self.element.find("address")
+        return "" if address is None else address.text
+
+
+def identified(found: Sequence[Interface], key: str, mark: str) -> Interface | None:
+    """Return the interface of that `Interface.key`, or None; of several the one of that `Interface.mark`."""
+    candidates = [nic for nic in found if nic.key == key]
+    marked = (nic for nic in candidates if len(candidates) == 1 or nic.mark == mark)
+    return next(marked, candidates[0] if candidates else None)
+
 
 class InterfaceStatus(Frozen):
     """What is true of one interface now; a row of ``nicplug list``.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nicplug_xml import backends
 from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
-from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
+from nicplug_xml.errors import NotFoundError, OperationError, SchemaError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED
 from nicplug_xml.frozen import replace
 from nicplug_xml.host.connection import (
@@ -23,7 +23,7 @@ from nicplug_xml.host.connection import (
 )
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
-from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope
+from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope, identified
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
 from nicplug_xml.planes import hub, swap, tap, veth
 from nicplug_xml.planes.joining import JOINED
@@ -342,9 +342,10 @@ def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None
     domain = Domain(dom)
     with closing(domain):
         carry_out(plan, domain, observer)
-    nic = domain.checked.get(plan.scope) or next(
-        nic for nic in domain.read(plan.scope).interfaces if nic.key == plan.key
-    )
+    nic = domain.checked.get(plan.scope)
+    nic = nic or identified(domain.read(plan.scope).interfaces, plan.key, plan.mark)
+    if nic is None:
+        raise OperationError(f"all is done, and the NIC is no longer in the XML of domain '{domain.name}'")
     return replace(_status(domain, nic, plan.scope), changed=bool(plan.steps))
 
 

@@ -22,6 +22,7 @@ class Plan(Frozen):
         `is_final` comes last.
     :param place: the name of what it plugs into.
     :param hint: what a user can look at when a failure names that place.
+    :param mark: what tells the interface from others of that key.
     """
 
     summary: str
@@ -30,6 +31,7 @@ class Plan(Frozen):
     steps: tuple[Step, ...] = ()
     place: str = ""
     hint: str = ""
+    mark: str = ""
 
     def __repr__(self) -> str:
         return f"<Plan to {self.summary}: {len(self.steps)} steps>"
@@ -106,4 +108,4 @@ def _failure(
     if leftovers:
         message += f"; could not be undone: {', '.join(leftovers)}"
     hint = refusal.hint or (plan.hint if plan.place and plan.place in refusal.what else "")
-    return kind(f"{message}; the NIC is {host.state(plan.key)} now", hint=hint)
+    return kind(f"{message}; the NIC is {host.state(plan.key, plan.mark)} now", hint=hint)

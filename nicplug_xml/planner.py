@@ -168,7 +168,7 @@ class Site(Frozen):
         return self._plan(f"set the link of {self.name} {state}", steps)
 
     def _plan(self, summary: str, steps: list[Step], place: str = "", hint: str = "") -> Plan:
-        return Plan(summary, self.nic.key, self.scope, tuple(steps), place, hint)
+        return Plan(summary, self.nic.key, self.scope, tuple(steps), place, hint, self.nic.mark)
 
     @property
     def name(self) -> str:
@@ -358,7 +358,7 @@ class Site(Frozen):
         return wanted
 
     def _check(self, connection: Connection, backend: Backend | None, carrier: bool) -> Check:
-        return Check(Expected(self.nic.key, self.scope, connection, backend, carrier))
+        return Check(Expected(self.nic.key, self.scope, connection, backend, carrier, self.nic.mark))
 
     def _record(
         self, connection: Connection, link: str | None, backend: Backend | None, shown: bool = False

@@ -98,8 +98,11 @@ class Host(Protocol):
     def check(self, interface: Expected) -> None:
         """Look at the interface afresh, and raise unless it is as expected."""
 
-    def state(self, key: str) -> str:
-        """Say in a few words what state the interface of that metadata key is in now."""
+    def state(self, key: str, mark: str = "") -> str:
+        """Say in a few words what state the interface of that metadata key is in now.
+
+        :param mark: what tells it from others of that key.
+        """
 
 
 class Expected(Frozen):
@@ -110,6 +113,7 @@ class Expected(Frozen):
     :param connection: deferred or attached.
     :param backend: the backend that must be there when attached.
     :param carrier: whether the guest is to see a carrier.
+    :param mark: what tells the interface from others of that key.
     """
 
     key: str
@@ -117,6 +121,7 @@ class Expected(Frozen):
     connection: Connection
     backend: Backend | None
     carrier: bool
+    mark: str = ""
 
 
 class Step(Protocol):

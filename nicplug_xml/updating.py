@@ -109,9 +109,9 @@ def plan(site: Site, given: Element, *, announce: bool = True) -> Plan:
     """
     nic = site.nic
     if is_stock(site, given):
-        key = nic.key if site.scope is Scope.LIVE else metadata.key_of(given) or nic.key
+        key, mark = (nic.key, nic.mark) if site.scope is Scope.LIVE else _identity(site, given)
         step = UpdateDevice("hand it to libvirt", given.text, nic.xml, site.scope)
-        return Plan(f"update {site.name}", key, site.scope, (step,))
+        return Plan(f"update {site.name}", key, site.scope, (step,), mark=mark)
     wanted = _wanted(site, given)
     changed = list(_changed_frontend(site, given))
     _refuse_frontend(site, given, changed)
@@ -122,6 +122,15 @@ def plan(site: Site, given: Element, *, announce: bool = True) -> Plan:
     if changed:
         steps = _frontend_steps(steps, UpdateDevice("change its frontend", xml, nic.xml, site.scope))
     return replace(made, steps=steps, summary=f"update {site.name}" + (f": {changes}" if changes else ""))
+
+
+def _identity(site: Site, given: Element) -> tuple[str, str]:
+    """Return the key and the mark that a definition's interface has once libvirt has made it the document."""
+    alias, target = (
+        "" if _is_made_up(given, name) else given.get(name, attribute) or ""
+        for name, attribute in (("alias", "name"), ("target", "dev"))
+    )
+    return metadata.key_of(given) or site.nic.key, replace(site.nic, alias=alias, target=target).mark
 
 
 def _plan(site: Site, wanted: Wanted, announce: bool) -> Plan:

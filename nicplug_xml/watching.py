@@ -154,9 +154,25 @@ def _plane(change: Change) -> str | None:
     return status.plane if status else None
 
 
-def _mac(change: Change) -> str:
+def _changed(change: Change) -> str:
     status = change.after or change.before
-    return status.mac if status else ""
+    return _name(status) if status else ""
+
+
+def _name(status: InterfaceStatus) -> str:
+    """Return what an interface is told by from one look to the next: several may have one MAC."""
+    return f"{status.mac} {status.alias or status.target}"
+
+
+def _by_name(found: Sequence[InterfaceStatus]) -> dict[str, InterfaceStatus]:
+    names: dict[str, InterfaceStatus] = {}
+    for status in found:
+        name = _name(status)
+        # In a definition nothing else may be there: the order tells them apart.
+        while name in names:
+            name += "+"
+        names[name] = status
+    return names
 
 
 class _Watcher:
@@ -248,7 +264,7 @@ class _Watcher:
             # What runs now is another machine, and is not compared.
             before = {scope: state for scope, state in before.items() if scope is not Scope.LIVE}
         found = tuple(differences(before, now, name, occurrences[-1].at, None))
-        by = who(len({(change.scope, _mac(change)) for change in found}), kinds)
+        by = who(len({(change.scope, _changed(change)) for change in found}), kinds)
         for change in found:
             # Nothing is recorded of what libvirt itself holds: there it may have been either.
             either = _plane(change) == native.NAME
@@ -288,5 +304,5 @@ def _look(dom: libvirt.virDomain) -> Seen:
                 found = interfaces(dom, inactive=scope is Scope.CONFIG)
             except NicplugError:
                 continue
-            seen[scope] = {nic.mac or nic.alias or nic.interface: nic for nic in found}
+            seen[scope] = _by_name(found)
     return seen

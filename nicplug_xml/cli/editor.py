@@ -118,7 +118,8 @@ def live_interface(dom: libvirt.virDomain, name: str) -> Subject:
     status, _ = operations.interface_xml(dom, name)
 
     def read() -> str:
-        return dedented(operations.interface_xml(dom, status.mac or name)[1])
+        # Several may have one MAC.
+        return dedented(operations.interface_xml(dom, status.alias or status.interface)[1])
 
     def check(xml: str) -> Sequence[Problem]:
         problems = validate(xml)

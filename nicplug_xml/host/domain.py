@@ -18,7 +18,7 @@ from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, s
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import Connection, Interface, Scope
+from nicplug_xml.model import Connection, Interface, Scope, identified
 from nicplug_xml.planes import hub, swap, veth
 from nicplug_xml.steps import Expected
 from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
@@ -188,7 +188,7 @@ class Domain(Descriptors, Kernel):
         require_network(self.dom.connect(), name)
 
     def check(self, expected: Expected) -> None:
-        nic = self._interface(expected.key, expected.scope)
+        nic = self._interface(expected.key, expected.mark, expected.scope)
         if nic is None:
             raise OperationError("the NIC is no longer in the domain's XML")
         self.checked[expected.scope] = nic
@@ -199,18 +199,19 @@ class Domain(Descriptors, Kernel):
         if expected.scope is Scope.LIVE:
             _check_live(nic, expected)
 
-    def state(self, key: str) -> str:
+    def state(self, key: str, mark: str = "") -> str:
         try:
             scope = Scope.LIVE if self.dom.isActive() else Scope.CONFIG
-            nic = self._interface(key, scope)
+            nic = self._interface(key, mark, scope)
         except Exception:  # this serves an error message; the error that it tells of comes first
             return "in a state that could not be read"
         return "gone from the domain" if nic is None else _state(nic)
 
     def _restore_bandwidth(self, xml: str) -> None:
         """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
-        key = metadata.key_of(Document(xml).root)
-        nic = self._interface(key, Scope.LIVE)
+        root = Document(xml).root
+        mark = root.get("alias", "name") or root.get("target", "dev") or ""
+        nic = self._interface(metadata.key_of(root), mark, Scope.LIVE)
         if nic is None or not nic.target:
             return
         bandwidth = nic.element.find("bandwidth")
@@ -222,8 +223,8 @@ class Domain(Descriptors, Kernel):
         with translated():
             self.dom.setInterfaceParameters(nic.target, limits, _AFFECT[Scope.LIVE])
 
-    def _interface(self, key: str, scope: Scope) -> Interface | None:
-        return next((nic for nic in self.read(scope).interfaces if nic.key == key), None)
+    def _interface(self, key: str, mark: str, scope: Scope) -> Interface | None:
+        return identified(self.read(scope).interfaces, key, mark)
 
 
 def recorded_planes(conn: libvirt.virConnect, xml: str) -> dict[str, str]:

@@ -124,7 +124,7 @@ class _Container(Kernel):
         add_port(name, port, mac=mac, domain=self._uuid, mtu=mtu or None)
         silence(name)
 
-    def state(self, _key: str) -> str:
+    def state(self, _key: str, _mark: str = "") -> str:
         """Say in a few words what state an interface is in now."""
         return "not plugged in"
 

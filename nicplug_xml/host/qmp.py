@@ -152,7 +152,7 @@ class QmpHost(Descriptors, Kernel):
         if nic.connection is not expected.connection or nic.carrier != expected.carrier:
             raise OperationError(f"QEMU has it {_state(nic)} afterwards")
 
-    def state(self, key: str) -> str:
+    def state(self, key: str, mark: str = "") -> str:
         try:
             return _state(self._interface(key))
         except Exception:  # this serves an error message; the error that it tells of comes first

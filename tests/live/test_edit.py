@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nicplug_xml import NotFoundError, UnsupportedError, attach_backend, define, interfaces
+from nicplug_xml import NotFoundError, UnsupportedError, attach_backend, define, interfaces, set_link
 from nicplug_xml.backends import bridge
 from nicplug_xml.cli.editor import Terminal, definition, live_interface
 from nicplug_xml.cli.main import main
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
-    from nicplug_xml.testing.plugin import BridgeFactory
+    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
 
 NewMac = Callable[[], str]
 SECURE, INACTIVE = 1, 2
@@ -139,6 +139,22 @@ def test_live_interface(
     guest.wait_carrier(mac, up=False)
     assert interfaces(guest.dom)[0].link == "down"
     assert list(kept.iterdir()) == []
+
+
+def test_live_interface_that_shares_its_mac(
+    libvirt_guest: GuestFactory, libvirt_bridge: BridgeFactory, new_mac: NewMac, type_in: Callable[..., Path]
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    nic = f"<interface type='bridge'><mac address='{mac}'/><source bridge='{blue}'/></interface>"
+    guest = libvirt_guest(nic * 2, timeout=None)
+    first, second = (status.target for status in interfaces(guest.dom))
+    for name, state in ((second, "down"), (first, "down"), (second, "up")):
+        type_in(f"/<link /d; s|<model|<link state='{state}'/>&|")
+        said = edit(live_interface(guest.dom, name), Terminal("vm"))
+        assert said == f"{name} of {guest.name} is plugged into bridge {blue}, link {state}"
+    assert [status.link for status in interfaces(guest.dom)] == ["down", "up"]
+    assert set_link(guest.dom, second, False).target == second
+    assert [status.link for status in interfaces(guest.dom)] == ["down", "down"]
 
 
 def test_live_interface_that_cannot_be_so(

@@ -84,7 +84,7 @@ class FakeHost:
     def check(self, expected: Expected) -> None:
         self._call("check")
 
-    def state(self, key: str) -> str:
+    def state(self, key: str, mark: str = "") -> str:
         return "in a known state"
 
 

@@ -271,7 +271,7 @@ class Refusing:
             raise OperationError(f"QEMU refuses {command}: {self.message}")
         return None
 
-    def state(self, _key: str) -> str:
+    def state(self, _key: str, _mark: str = "") -> str:
         return "deferred"
 
 
