@@ -75,6 +75,7 @@ class Kernel:
 
         Of a cable, this is the one end: its frames go to the other.
 
+        :raises UnsupportedError: another NIC is joined to the device.
         :raises OperationError: the kernel refuses; then all is as before.
         """
         if joint.kind == "bridge":
@@ -82,13 +83,20 @@ class Kernel:
             return
         netlink, nic, other = self._netlink, index_of(device), index_of(joint.device)
         joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
+        former = joints.parse(before)
+        again = former is not None and (former.kind, former.ifindex) == ("device", other)
         if joint.kind == "port":
             joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
-        # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
-        if joint.kind == "device" and not netlink.flags(other) & _PROMISC:
-            # The guest's MAC is not the device's.
-            joint = joint._replace(place="promisc")
-            netlink.set_flags(other, _PROMISC, _PROMISC)
+        if joint.kind == "device":
+            self._require_free(joint, device)
+            # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
+            if not netlink.flags(other) & _PROMISC:
+                # The guest's MAC is not the device's.
+                joint = joint._replace(place="promisc")
+                netlink.set_flags(other, _PROMISC, _PROMISC)
+            elif former is not None and again:
+                # It is in that mode already, and was put into it for this or was not.
+                joint = joint._replace(place=former.place)
         try:
             # The other end of a cable is joined by a step of its own.
             if joint.kind != "cable":
@@ -103,7 +111,8 @@ class Kernel:
         except BaseException:
             with suppress(Exception):
                 netlink.set_alias(nic, before)
-                self.release(joint)
+                if not again:
+                    self.release(joint)
             raise
         self._leave(before, joint)
 
@@ -133,6 +142,8 @@ class Kernel:
     def release(self, joint: Joint) -> None:
         """Let go of a joint's device: one of ours is deleted, and to another one nothing is redirected.
 
+        One that another NIC is joined to by now stays as that needs it.
+
         :raises OperationError: the kernel or Open vSwitch refuses.
         """
         if joint.kind == "port":
@@ -145,6 +156,10 @@ class Kernel:
         index = index_of(joint.device)
         if joint.is_ours:
             self._netlink.delete(index)
+            return
+        if holder := self._holder(index):
+            if joint.place == "promisc":
+                self._hand_over(holder)
             return
         self._netlink.stop_redirect(index)
         if joint.place == "promisc":
@@ -177,6 +192,35 @@ class Kernel:
                 netlink.set_alias(nic, alias)
             raise
         self._leave(alias, joint)
+
+    def _require_free(self, joint: Joint, device: str) -> None:
+        """Check that no NIC but that of `device` is joined to a joint's device."""
+        holder = self._holder(joint.ifindex)
+        if holder not in ("", device):
+            raise UnsupportedError(
+                f"device '{joint.device}' is joined to {holder}, the device of another NIC",
+                hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
+            )
+
+    def _holder(self, index: int) -> str:
+        """Return the host device of the NIC that a device is joined to, as both say; or an empty string.
+
+        The device itself tells whom to ask: to ask all that there are would take longer the more there are.
+        """
+        from socket import if_indextoname
+
+        try:
+            name = if_indextoname(self._netlink.redirected(index))
+        except OSError:  # to none, or to one that is gone
+            return ""
+        joint = joints.parse(sysfs.alias(name))
+        return name if joint is not None and (joint.kind, joint.ifindex) == ("device", index) else ""
+
+    def _hand_over(self, holder: str) -> None:
+        """Note that the device which a NIC is joined to was put into promiscuous mode, for who parts it."""
+        joint = joints.parse(sysfs.alias(holder))
+        if joint is not None:
+            self._netlink.set_alias(index_of(holder), str(joint._replace(place="promisc")))
 
     def _leave(self, alias: str, joint: Joint) -> None:
         """Let go of a device that is not ours, as soon as the NIC is joined to another one.

@@ -35,6 +35,7 @@ _TCA_KIND, _TCA_OPTIONS = 1, 2
 _U32_CLASSID, _U32_SELECTOR, _U32_ACTION = 1, 5, 7
 _ACT_KIND, _ACT_OPTIONS = 1, 2
 _MIRRED_PARAMETERS = 2
+_MIRRED = struct.Struct("=IIiiiiI")
 _STOLEN, _EGRESS_REDIRECT = 4, 1
 
 #: Where the filters of a device stand that see what it receives, before anybody else does, and what it sends.
@@ -48,6 +49,8 @@ _HEADER = struct.Struct("=IHHII")
 _LINK_HEADER = struct.Struct("=BxHiII")
 _TC_HEADER = struct.Struct("=BxxxiIII")
 _ATTRIBUTE = struct.Struct("=HH")
+#: What of an attribute's kind are no flags.
+_KINDS = 0x3FFF
 
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK = 10, 11
@@ -136,7 +139,7 @@ class Rtnetlink:
                 raise
         # One key of 32 bits, none of which matters.
         selector = struct.pack("=BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + bytes(16)
-        action = struct.pack("=IIiiiiI", 0, 0, _STOLEN, 0, 0, _EGRESS_REDIRECT, target)
+        action = _MIRRED.pack(0, 0, _STOLEN, 0, 0, _EGRESS_REDIRECT, target)
         mirred = _text(_ACT_KIND, "mirred") + _attribute(_ACT_OPTIONS, _attribute(_MIRRED_PARAMETERS, action))
         options = (
             _number(_U32_CLASSID, 1)
@@ -144,6 +147,19 @@ class Rtnetlink:
             + _attribute(_U32_SELECTOR, selector)
         )
         self._ask(_NEWTFILTER, _ACK | _CREATE | _REPLACE, _filter(index, _HANDLE, options))
+
+    def redirected(self, index: int) -> int:
+        """Return the index of the device that `redirect` has all that a device receives sent by, or 0."""
+        try:
+            found = self._ask(_GETTFILTER, 0, _filter(index, _HANDLE))
+        except RefusedError as error:
+            if error.code not in (errno.ENOENT, errno.EINVAL):
+                raise
+            return 0
+        data = b"".join(message[_TC_HEADER.size :] for message in found)
+        for kind in (_TCA_OPTIONS, _U32_ACTION, 1, _ACT_OPTIONS, _MIRRED_PARAMETERS):
+            data = _inside(data, kind)
+        return int(_MIRRED.unpack_from(data)[-1]) if data else 0
 
     def stop_redirect(self, index: int) -> None:
         """End what `redirect` has made, if it is there."""
@@ -202,6 +218,16 @@ def _require_done(message: bytes, marks: int) -> None:
 def _attribute(kind: int, data: bytes) -> bytes:
     size = _ATTRIBUTE.size + len(data)
     return _ATTRIBUTE.pack(size, kind) + data + bytes(-size % 4)
+
+
+def _inside(data: bytes, kind: int) -> bytes:
+    """Return what the attribute of that kind holds; nothing where there is none."""
+    while len(data) >= _ATTRIBUTE.size:
+        size, its = _ATTRIBUTE.unpack_from(data)
+        if its & _KINDS == kind:
+            return data[_ATTRIBUTE.size : size]
+        data = data[max((size + 3) & ~3, _ATTRIBUTE.size) :]
+    return b""
 
 
 def _number(kind: int, value: int) -> bytes:

@@ -215,6 +215,30 @@ def test_refusals_change_nothing(
             assert everything(guest.dom) == before
 
 
+def test_a_device_of_the_host_is_one_nics(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
+    mac, second = new_mac(), new_mac()
+    guest = deferred_guest(mac, second, timeout=None)
+    unplugged = everything(guest.dom)
+    attach_backend(guest.dom, mac, netdev.backend(lower))
+    attach_backend(guest.dom, mac, netdev.backend(lower), link="down")
+    for backend in (None, netdev.backend(f"{lower}p")):
+        if backend is not None:
+            attach_backend(guest.dom, second, backend)
+        before = everything(guest.dom)
+        why = f"device '{lower}' is joined to {target(guest.dom, mac)}, the device of another NIC"
+        with pytest.raises(NicplugError, match=why):
+            attach_backend(guest.dom, second, netdev.backend(lower))
+        assert everything(guest.dom) == before
+    detach_backend(guest.dom, second)
+    assert "PROMISC" in run("ip", "link", "show", lower)
+    set_link(guest.dom, mac, True)
+    detach_backend(guest.dom, mac)
+    ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
+    assert without(ours, everything(guest.dom)) == without(ours, unplugged)
+    attach_backend(guest.dom, second, netdev.backend(lower))
+    assert "PROMISC" in run("ip", "link", "show", lower)
+
+
 def test_the_link_stays_a_thing_of_its_own(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
     mac = new_mac()
     guest = deferred_guest(mac, children="<link state='down'/>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable
 
@@ -71,6 +72,40 @@ def test_a_redirect() -> None:
     assert action.get_attr("TCA_ACT_KIND") == "mirred"
     mirred = action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")
     assert (mirred["ifindex"], mirred["eaction"], mirred["action"]) == (9, 1, 4)
+
+
+class Answering(Recorder):
+    """Answers each request with the same messages, or refuses it."""
+
+    def __init__(self, *answers: bytes, code: int = 0) -> None:
+        super().__init__()
+        self._answers, self._code = list(answers), code
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        super()._ask(kind, flags, body)
+        if self._code:
+            raise RefusedError(self._code)
+        return self._answers
+
+
+def test_where_a_redirect_leads() -> None:
+    recorder = Recorder()
+    recorder.redirect(7, 9)
+    made = recorder.requests[-1][2]
+    answering = Answering(made)
+    assert answering.redirected(7) == 9
+    ((kind, flags, body),) = answering.requests
+    asked = decoded(tcmsg, body)
+    assert (kind, flags) == (46, 0)  # for one filter, which is not to be searched for
+    assert [asked[name] for name in ("index", "handle", "parent", "info")] == [
+        decoded(tcmsg, made)[name] for name in ("index", "handle", "parent", "info")
+    ]
+    # A filter of somebody else's, no filter, no place for one.
+    assert Answering(made[:20]).redirected(7) == 0
+    assert Answering(code=errno.ENOENT).redirected(7) == 0
+    assert Answering(code=errno.EINVAL).redirected(7) == 0
+    with pytest.raises(RefusedError, match="takes root"):
+        Answering(code=errno.EPERM).redirected(7)
 
 
 def test_an_end_without_filters_of_others_leaves_nothing() -> None:

@@ -1,0 +1,172 @@
+"""What is joined to a device of the host's, and let go: it is one NIC's at a time."""
+
+from __future__ import annotations
+
+import socket
+from typing import cast
+
+import pytest
+
+from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.host import kernel, sysfs
+from nicplug_xml.host.kernel import Kernel
+from nicplug_xml.host.rtnetlink import Rtnetlink
+from nicplug_xml.joints import Joint
+
+PROMISC = 0x100
+INDEXES = {"vnet1": 11, "vnet2": 12, "eth1": 21, "eth2": 22}
+ETH1, ETH2 = Joint("device", "eth1"), Joint("device", "eth2")
+
+
+class Devices:
+    """The part of `Rtnetlink` that joins to devices, on devices that are numbers."""
+
+    def __init__(self) -> None:
+        self.set: dict[int, int] = {}
+        self.aliases: dict[int, str] = {}
+        self.redirects: dict[int, int] = {}
+        self.fails = False
+
+    def flags(self, index: int) -> int:
+        return self.set.get(index, 0)
+
+    def set_flags(self, index: int, flags: int, change: int) -> None:
+        self.set[index] = self.flags(index) & ~change | flags
+
+    def set_alias(self, index: int, alias: str) -> None:
+        self.aliases[index] = alias
+
+    def redirect(self, index: int, target: int) -> None:
+        if self.fails and index == INDEXES["vnet1"]:
+            raise OperationError("no such luck")
+        self.redirects[index] = target
+
+    def redirected(self, index: int) -> int:
+        return self.redirects.get(index, 0)
+
+    def stop_redirect(self, index: int) -> None:
+        self.redirects.pop(index, None)
+
+    def state(self) -> tuple[dict[int, int], dict[int, str], dict[int, int]]:
+        promisc = {index: flags & PROMISC for index, flags in self.set.items() if flags & PROMISC}
+        aliases = {index: alias for index, alias in self.aliases.items() if alias}
+        return promisc, aliases, dict(self.redirects)
+
+
+@pytest.fixture
+def present() -> dict[str, int]:
+    """The devices that there are."""
+    return dict(INDEXES)
+
+
+@pytest.fixture
+def devices(present: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> Devices:
+    """What is so of them."""
+
+    def name_of(index: int) -> str:
+        for name, its in present.items():
+            if its == index:
+                return name
+        raise OSError
+
+    found = Devices()
+    monkeypatch.setattr(sysfs, "alias", lambda device: found.aliases.get(present[device], ""))
+    monkeypatch.setattr(sysfs, "exists", present.__contains__)
+    monkeypatch.setattr(kernel, "index_of", present.__getitem__)
+    monkeypatch.setattr(socket, "if_indextoname", name_of)
+    return found
+
+
+@pytest.fixture
+def host(devices: Devices) -> Kernel:
+    """A kernel that has them."""
+    made = Kernel()
+    made._session = cast("Rtnetlink", devices)
+    return made
+
+
+@pytest.mark.parametrize("before", [0, PROMISC])
+def test_joined_twice_and_parted(host: Kernel, devices: Devices, before: int) -> None:
+    """Whether the device was put into promiscuous mode for this is not forgotten."""
+    devices.set[21] = before
+    started = devices.state()
+    host.join("vnet1", ETH1)
+    once = devices.state()
+    host.join("vnet1", ETH1)
+    assert devices.state() == once
+    host.part("vnet1", ETH1)
+    assert devices.state() == started
+
+
+def test_a_mode_that_somebody_has_ended_is_set_again(host: Kernel, devices: Devices) -> None:
+    host.join("vnet1", ETH1)
+    devices.set[21] = 0
+    host.join("vnet1", ETH1)
+    host.part("vnet1", ETH1)
+    assert devices.state() == ({}, {}, {})
+
+
+def test_a_second_join_that_fails_leaves_the_first(host: Kernel, devices: Devices) -> None:
+    host.join("vnet1", ETH1)
+    before = devices.state()
+    devices.fails = True
+    with pytest.raises(OperationError, match="no such luck"):
+        host.join("vnet1", ETH1)
+    assert devices.state() == before
+    with pytest.raises(OperationError, match="no such luck"):
+        host.join("vnet1", ETH2)
+    assert devices.state() == before
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_device_of_another_nic_is_refused(host: Kernel, devices: Devices, attached: bool) -> None:
+    host.join("vnet1", ETH1)
+    if attached:
+        host.join("vnet2", ETH2)
+    before = devices.state()
+    with pytest.raises(UnsupportedError, match="device 'eth1' is joined to vnet1") as caught:
+        host.join("vnet2", ETH1)
+    assert "unplug that NIC first: 'nicplug list' says which domain has vnet1" in caught.value.hint
+    assert devices.state() == before
+    host.part("vnet1", ETH1)
+    host.join("vnet2", ETH1)
+    host.part("vnet2", ETH1)
+    assert devices.state() == ({}, {}, {})
+
+
+def test_what_leads_to_no_nic_of_ours_is_nobodys(host: Kernel, devices: Devices) -> None:
+    devices.redirects[21] = 12  # vnet2 is joined to nothing, as it says
+    host.join("vnet1", ETH1)
+    devices.redirects[21] = 99  # and that one has gone
+    host.join("vnet1", ETH1)
+    assert devices.redirects == {11: 21, 21: 11}
+
+
+def test_parting_leaves_what_another_nic_has_taken_over(host: Kernel, devices: Devices) -> None:
+    host.join("vnet1", ETH1)
+    # Without looking who has it, as was done once.
+    devices.aliases[12] = str(ETH1._replace(ifindex=21))
+    devices.redirects |= {12: 21, 21: 12}
+    host.part("vnet1", ETH1)
+    assert devices.redirects == {12: 21, 21: 12}
+    host.part("vnet2", ETH1)
+    assert devices.state() == ({}, {}, {})
+
+
+def test_a_device_that_was_taken_over_stays_with_the_new_nic(
+    host: Kernel, devices: Devices, present: dict[str, int]
+) -> None:
+    host.join("vnet1", ETH1)
+    joint = kernel.joint_of("vnet1")
+    assert joint is not None
+    assert joint.place == "promisc"
+    # The guest ends, and before its joint is cleared away, another one takes the device.
+    del present["vnet1"]
+    host.join("vnet2", ETH1)
+    host.release(joint)
+    assert devices.redirects[21] == 12
+    assert devices.flags(21) & PROMISC
+    devices.redirects.pop(11)
+    devices.aliases.pop(11)
+    host.part("vnet2", ETH1)
+    assert devices.state() == ({}, {}, {})
