@@ -121,7 +121,7 @@ class _Requests:
             if self._lower:
                 kernel.add_macvlan(self._device, sysfs.index(self._lower), "bridge", self._mac, 0)
             nic, other = sysfs.index(self._nic), sysfs.index(self._device)
-            if not self._lower and not kernel.flags(other) & _PROMISC:
+            if not self._lower and not kernel.redirected(other) and not kernel.flags(other) & _PROMISC:
                 kernel.set_flags(other, _PROMISC, _PROMISC)
             kernel.redirect(other, nic)
             kernel.set_flags(other, self._flags, self._flags)
@@ -161,7 +161,7 @@ class _Requests:
             kernel.set_alias(nic, "")
             if self._lower:
                 kernel.delete(other)
-            else:
+            elif kernel.redirected(other) == nic:
                 kernel.stop_redirect(other)
                 kernel.set_flags(other, 0, _PROMISC)
         self._read()
