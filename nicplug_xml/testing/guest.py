@@ -285,14 +285,17 @@ class Guest:
         :raises TimeoutError: it did not; the message has the end of its log.
         """
         deadline = time.monotonic() + timeout
+        patience = 0.5
         while time.monotonic() < deadline:
             if _READY not in self.log():
                 time.sleep(_POLL)
                 continue
             try:
-                # The log may be that of an earlier start: then this goes unanswered, and is asked again.
-                self._channel.request(":", timeout=0.5)
+                # The log may be that of an earlier start: then this goes unanswered, and is asked again; of a
+                # guest that is slow ever later, for what was asked before keeps it busy as well.
+                self._channel.request(":", timeout=patience)
             except (TimeoutError, ConnectionError):
+                patience = min(2 * patience, 10)
                 continue
             return
         raise self._late(f"was not ready within {timeout} s")
