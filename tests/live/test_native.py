@@ -119,10 +119,12 @@ def set_addresses(guest: Guest) -> None:
 
 def descriptors(guest: Guest) -> int:
     """Return how many descriptors a guest's QEMU has open."""
+    # Other workers, each in a network namespace of its own, have guests of that name.
+    here = Path("/proc/self/ns/net").readlink()
     (process,) = [
         path.parent
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if f"guest={guest.name}," in path.read_text()
+        if f"guest={guest.name}," in path.read_text() and (path.parent / "ns" / "net").readlink() == here
     ]
     return len(list((process / "fd").iterdir()))
 
