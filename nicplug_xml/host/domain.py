@@ -11,7 +11,13 @@ from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.host import sysfs
-from nicplug_xml.host.connection import ensure_parking, find_beside, remote_host, require_network
+from nicplug_xml.host.connection import (
+    ensure_parking,
+    find_beside,
+    network_xml,
+    remote_host,
+    require_network,
+)
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, silence
@@ -122,8 +128,7 @@ class Domain(Descriptors, Kernel):
             with translated():
                 self.dom.updateDeviceFlags(xml, _AFFECT[scope])
         except NicplugError:
-            # A network may have given it one.
-            if scope is Scope.LIVE and ("<bandwidth" in xml or "type='network'" in xml):
+            if scope is Scope.LIVE and self._may_limit(xml):
                 self._restore_bandwidth(xml)
             raise
 
@@ -206,6 +211,16 @@ class Domain(Descriptors, Kernel):
         except Exception:  # this serves an error message; the error that it tells of comes first
             return "in a state that could not be read"
         return "gone from the domain" if nic is None else _state(nic)
+
+    def _may_limit(self, xml: str) -> bool:
+        """Whether libvirt sets a bandwidth for that ``<interface>``: its own, or what its network gives."""
+        if "<bandwidth" in xml:
+            return True
+        network = Document(xml).root.get("source", "network") or ""
+        try:
+            return bool(network) and "<bandwidth" in network_xml(self.dom.connect(), network)
+        except NicplugError:
+            return False
 
     def _restore_bandwidth(self, xml: str) -> None:
         """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""

@@ -11,6 +11,7 @@ import pytest
 from nicplug_xml import (
     Connection,
     InterfaceStatus,
+    NicplugError,
     attach_backend,
     create,
     define,
@@ -23,7 +24,7 @@ from nicplug_xml import (
 from nicplug_xml.backends import bridge, network
 from nicplug_xml.testing.guest import Guest
 from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
-from tests.live.conftest import interface_xml, is_isolated, master, target
+from tests.live.conftest import interface_xml, is_isolated, master, run, target
 from tests.live.test_hub import veth
 
 NewMac = Callable[[], str]
@@ -115,6 +116,20 @@ def test_what_a_network_gives_stays_with_it(
         status = detach_backend(guest.dom, mac)
         assert status.backend is not None
         assert status.backend.child("port") is None
+
+
+def test_a_failed_move_leaves_the_queue_of_the_device(
+    libvirt_connection: libvirt.virConnect, deferred_guest: NewGuest, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    with active(libvirt_connection, "<forward mode='bridge'/><bridge name='npmissing'/>"):
+        guest = deferred_guest(mac)
+        run("tc", "qdisc", "add", "dev", (tap := target(guest.dom, mac)), "root", "pfifo", "limit", "77")
+        before = run("tc", "qdisc", "show", "dev", tap)
+        with pytest.raises(NicplugError, match=r"could not plug .* into network lab"):
+            attach_backend(guest.dom, mac, network.backend("lab"))
+        # Somebody else's: only a bandwidth that libvirt may have set is taken back.
+        assert run("tc", "qdisc", "show", "dev", tap) == before
 
 
 @pytest.mark.parametrize("make", [define, create])
