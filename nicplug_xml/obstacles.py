@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nicplug_xml.document import Element
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import UNTRUTHFUL_MODELS, Backend
-from nicplug_xml.planes import PATCHED, PLANES, Plane, hub, swap
+from nicplug_xml.planes import PATCHED, PLANES, Plane, hub, swap, tap
 from nicplug_xml.stock import backend_of
 
 
@@ -45,7 +45,8 @@ def obstacles(element: Element, plane: Plane) -> Iterator[Obstacle]:
             yield Obstacle(what, "leave it out" + (f", or use {others}" if others else ""), child)
     if plane.NAME == hub.NAME and (element.get("driver", "queues") or "1") != "1":
         what = f"plane '{plane.NAME}' has one queue for a NIC"
-        yield Obstacle(what, "leave queues out, or use plane tap", "driver", "queues")
+        hint = "leave queues out" + (", or use plane tap" if kind is None or kind in tap.KINDS else "")
+        yield Obstacle(what, hint, "driver", "queues")
     if plane.NAME == swap.NAME and element.get("driver", "name") == "vhost":
         what = "QEMU does not replace a netdev that uses vhost"
         yield Obstacle(what, "leave it out, or say name='qemu'", "driver", "name")

@@ -139,7 +139,7 @@ MODEL = nic(A, "<model type='e1000e'/>", "connection='deferred'")
         ("hub", MTU, "plane 'hub' cannot carry out <mtu>", "leave it out, or use plane tap"),
         ("tap", LIMITED, "plane 'tap' cannot carry out <bandwidth> of type 'direct'", "leave it out"),
         ("tap", QUEUES, "", ""),
-        ("hub", QUEUES, "plane 'hub' has one queue for a NIC", "leave queues out"),
+        ("hub", QUEUES, "plane 'hub' has one queue for a NIC", "leave queues out, or use plane tap"),
         ("swap", VHOST, "QEMU does not replace a netdev that uses vhost", "leave it out"),
         ("auto", MODEL, "model 'e1000e' does not tell its guest when the carrier goes: ", "use model virtio"),
         ("tap", nic(A, attributes="type='ethernet'"), "", ""),
@@ -155,6 +155,12 @@ def test_planes(plane: str | None, interface: str, message: str, hint: str) -> N
         assert problem.hint.startswith(hint)
         with pytest.raises(SchemaError, match=re.escape(message)):
             to_stock(domain("a", interface), plane=plane or "auto")
+
+
+def test_no_hint_at_a_plane_that_cannot_have_the_type() -> None:
+    several = nic(A, "<driver queues='2'/>", "type='user' connection='deferred'")
+    ((_, problem),) = found(domain("a", several), plane="hub")
+    assert problem.hint == "leave queues out"
 
 
 def test_planes_of_containers() -> None:
