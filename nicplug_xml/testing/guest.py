@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+from uuid import UUID, uuid5
 from xml.sax.saxutils import escape, quoteattr
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _READY = "nicplug-guest: ready "
 _EVENT = re.compile(r"^nicplug-guest: (\w+) at=([\d.]+)(.*)$", re.MULTILINE)
 _POLL = 0.02
+#: What makes a UUID of a domain's name, always the same one.
+_NAMES = UUID("5ad8e1e2-6b0c-4c9e-9b0e-6e6963706c75")
 # Hardening, self-tests and calibration serve no test here, and are about a quarter of an emulated boot.
 _KERNEL_OPTIONS = (
     "quiet mitigations=off nokaslr init_on_alloc=0 noreplace-smp "
@@ -150,7 +153,7 @@ def guest_xml(
 ) -> str:
     """Describe a tiny guest as a libvirt domain, without hardware acceleration: it boots in some 2 s anyway.
 
-    :param name: of the domain.
+    :param name: of the domain; its UUID is made of it, always the same one.
     :param interfaces_xml: its ``<interface>`` elements, taken as they are.
     :param workdir: directory for its log and its command channel, with a short path.
     :param memory_mib: its memory in MiB.
@@ -161,6 +164,7 @@ def guest_xml(
     kernel, initrd = image or guest_image()
     return f"""<domain type='qemu'>
   <name>{escape(name)}</name>
+  <uuid>{uuid5(_NAMES, name)}</uuid>
   <memory unit='MiB'>{memory_mib}</memory>
   <vcpu>1</vcpu>
   <os>
@@ -200,6 +204,7 @@ def boot_guest(
     define: Callable[[libvirt.virConnect, str], libvirt.virDomain] | None = None,
     memory_mib: int = 160,
     devices_xml: str = "",
+    start: Callable[[libvirt.virDomain, Path], libvirt.virDomain] | None = None,
 ) -> Guest:
     """Define a tiny guest and start it; it is not waited for.
 
@@ -208,18 +213,24 @@ def boot_guest(
     :param interfaces_xml: see :func:`guest_xml`, as are ``workdir``, ``memory_mib`` and ``devices_xml``.
     :param define: makes a domain of the XML, ``virConnect.defineXML`` unless told; a domain that it has
         started already is not started again, so ``virConnect.createXML`` fits as well.
+    :param start: starts it, given the domain and the file of its log, as
+        :meth:`nicplug_xml.testing.saved_boots.SavedBoots.start`; ``virDomain.create`` unless told.
     :returns: the guest.
     :raises libvirt.libvirtError: libvirt refused it; the domain is not left defined.
     """
     xml = guest_xml(name, interfaces_xml, workdir=workdir, memory_mib=memory_mib, devices_xml=devices_xml)
     dom = define(conn, xml) if define else conn.defineXML(xml)
+    console = console_path(name, workdir)
     try:
         if not dom.isActive():
-            dom.create()
+            if start is None:
+                dom.create()
+            else:
+                dom = start(dom, console)
     except BaseException:
         remove_domain(dom)
         raise
-    return Guest(dom, console_path(name, workdir), channel_path(name, workdir))
+    return Guest(dom, console, channel_path(name, workdir))
 
 
 def remove_domain(dom: libvirt.virDomain) -> None:

@@ -6,12 +6,14 @@ time, and does nothing until a test asks for one of its fixtures.
 
 from __future__ import annotations
 
-import itertools
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.network import Bridge, Peer
     from nicplug_xml.testing.ovs import OvsBridge, PrivateOvs
+    from nicplug_xml.testing.saved_boots import SavedBoots
 
     Define = Callable[[libvirt.virConnect, str], libvirt.virDomain]
 
-_guest_numbers = itertools.count(1)
+_SAVED_BOOTS, _DIRECTORY = "libvirt_saved_boots", "NICPLUG_SAVED_BOOTS"
 _guests_of: pytest.StashKey[list[Guest]] = pytest.StashKey()
 
 
@@ -42,6 +45,7 @@ class GuestFactory(Protocol):
         memory_mib: int = 160,
         devices_xml: str = "",
         timeout: float | None = 60,
+        fresh: bool = False,
     ) -> Guest:
         """Boot a guest, or a container.
 
@@ -52,9 +56,23 @@ class GuestFactory(Protocol):
         :param devices_xml: other elements of ``<devices>``.
         :param timeout: seconds to wait for it to be ready, or ``None`` not to wait: boot several, then
             :meth:`~nicplug_xml.testing.guest.Guest.wait_ready` of each.
+        :param fresh: boot it, whatever the setting ``libvirt_saved_boots`` says.
         :raises TimeoutError: it was not ready in time; the message has the end of its log.
         :raises libvirt.libvirtError: libvirt refused it.
         """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the plugin's setting."""
+    about = "start guests from where a guest that is the same had booted, instead of booting each of them"
+    parser.addini(_SAVED_BOOTS, about, type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the directory of what is saved; the workers of pytest-xdist have that of their controller."""
+    if config.getini(_SAVED_BOOTS) and not hasattr(config, "workerinput"):
+        os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="np")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_DIRECTORY)))
 
 
 class BridgeFactory(Protocol):
@@ -142,9 +160,20 @@ def libvirt_containers(libvirt_daemon: PrivateDaemon) -> libvirt.virConnect:
     return libvirt_daemon.connect_containers()
 
 
+@pytest.fixture(scope="session")
+def _libvirt_saved_boots(pytestconfig: pytest.Config) -> SavedBoots | None:
+    if not pytestconfig.getini(_SAVED_BOOTS):
+        return None
+    from nicplug_xml.testing.saved_boots import SavedBoots
+
+    return SavedBoots(Path(os.environ[_DIRECTORY]))
+
+
 @pytest.fixture
 def libvirt_guest(
-    libvirt_connection: libvirt.virConnect, request: pytest.FixtureRequest
+    libvirt_connection: libvirt.virConnect,
+    _libvirt_saved_boots: SavedBoots | None,
+    request: pytest.FixtureRequest,
 ) -> Iterator[GuestFactory]:
     """A factory of tiny guests on ``libvirt_connection``: see :class:`GuestFactory`.
 
@@ -152,7 +181,7 @@ def libvirt_guest(
     """
     from nicplug_xml.testing.guest import boot_guest
 
-    with _factory(libvirt_connection, boot_guest, request) as make:
+    with _factory(libvirt_connection, boot_guest, request, _libvirt_saved_boots) as make:
         yield make
 
 
@@ -219,7 +248,10 @@ def libvirt_peer(libvirt_isolated: None) -> Iterator[PeerFactory]:
 
 @contextmanager
 def _factory(
-    conn: libvirt.virConnect, boot: Callable[..., Guest], request: pytest.FixtureRequest
+    conn: libvirt.virConnect,
+    boot: Callable[..., Guest],
+    request: pytest.FixtureRequest,
+    boots: SavedBoots | None = None,
 ) -> Iterator[GuestFactory]:
     from nicplug_xml.testing.commands import short_directory
 
@@ -234,20 +266,26 @@ def _factory(
             memory_mib: int = 160,
             devices_xml: str = "",
             timeout: float | None = 60,
+            fresh: bool = False,
         ) -> Guest:
+            options = {} if boots is None or fresh else {"start": boots.start}
             guest = boot(
                 conn,
-                name or f"np{os.getpid()}-{next(_guest_numbers)}",
+                # What is saved has a name, and workers share it.
+                name or f"np{'' if boots else os.getpid()}-{len(guests) + 1}",
                 interfaces_xml,
                 workdir=workdir,
                 define=define,
                 memory_mib=memory_mib,
                 devices_xml=devices_xml,
+                **options,
             )
             removals.callback(guest.remove)
             guests.append(guest)
             if timeout is not None:
                 guest.wait_ready(timeout)
+                if boots is not None and not fresh and boots.keep(guest):
+                    guest.wait_ready(timeout)
             return guest
 
         yield make

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import GuestFactory
 
-_numbers = itertools.count(1)
-
 NIC = """<interface {attributes}>
   <mac address='{mac}'/>{children}
   <model type='virtio'/>
@@ -57,8 +55,9 @@ def patched_qemu(libvirt_isolated: None) -> Path:
 
 @pytest.fixture
 def new_mac() -> Callable[[], str]:
-    """A maker of MAC addresses, each a new one."""
-    return lambda: f"52:54:00:11:22:{next(_numbers):02x}"
+    """A maker of MAC addresses, each one new in the test: guests of different tests can be the same."""
+    numbers = itertools.count(1)
+    return lambda: f"52:54:00:11:22:{next(numbers):02x}"
 
 
 @pytest.fixture
@@ -75,9 +74,16 @@ def nic_xml() -> Callable[..., str]:
 def deferred_guest(libvirt_guest: GuestFactory, nic_xml: Callable[..., str]) -> Callable[..., Guest]:
     """A factory of running guests that are defined with nicplug, one deferred NIC for each MAC."""
 
-    def make(*macs: str, children: str = "", transient: bool = False, timeout: float | None = 60) -> Guest:
+    def make(
+        *macs: str,
+        children: str = "",
+        transient: bool = False,
+        timeout: float | None = 60,
+        fresh: bool = False,
+    ) -> Guest:
         interfaces = "".join(nic_xml(mac, children) for mac in macs)
-        return libvirt_guest(interfaces, define=create if transient else define, timeout=timeout)
+        how = create if transient else define
+        return libvirt_guest(interfaces, define=how, timeout=timeout, fresh=fresh)
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -10,11 +11,14 @@ from xml.etree import ElementTree
 import pytest
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
-from nicplug_xml.testing.commands import run
-from nicplug_xml.testing.guest import guest_image
+from nicplug_xml.testing.commands import run, short_directory
+from nicplug_xml.testing.guest import boot_guest, guest_image
 from nicplug_xml.testing.namespace import run_outside
+from nicplug_xml.testing.saved_boots import SavedBoots
 
 if TYPE_CHECKING:
+    import libvirt
+
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, PeerFactory
@@ -120,6 +124,46 @@ def test_guest_after_a_reset_and_a_restore(
     guest.dom.reset(0)
     guest.wait_ready()
     guest.run("test ! -e /tmp/before")
+
+
+def test_saved_boots(
+    libvirt_connection: libvirt.virConnect, libvirt_bridge: BridgeFactory, tmp_path: Path
+) -> None:
+    boots = SavedBoots(tmp_path)
+    here, there = libvirt_bridge(), libvirt_bridge("192.0.2.1/24")
+
+    def boot(nic: str) -> Guest:
+        guest = boot_guest(libvirt_connection, "np-saved", nic, workdir=workdir, start=boots.start)
+        removals.callback(guest.remove)
+        guest.wait_ready()
+        return guest
+
+    def saved() -> list[Path]:
+        return [file for file in tmp_path.iterdir() if not file.suffix]
+
+    for kept in (False, True):
+        with short_directory() as workdir, ExitStack() as removals:
+            guest = boot(interface(here))
+            assert boots.keep(guest) is kept
+            guest.wait_ready()
+            ready = guest.events("ready")
+            guest.run("touch /tmp/used")
+    (file,) = saved()
+    with short_directory() as workdir, ExitStack() as removals:
+        guest = boot(interface(there))
+        assert not boots.keep(guest)
+        assert guest.events("ready") == ready
+        guest.run("test ! -e /tmp/used")
+        guest.set_address(MAC, "192.0.2.2/24")
+        assert guest.ping("192.0.2.1", count=5)
+        guest.dom.reset(0)
+        guest.wait_ready()
+        assert len(guest.events("ready")) == 2
+    with short_directory() as workdir, ExitStack() as removals:
+        guest = boot(interface(here, "52:54:00:00:00:02"))
+        assert not boots.keep(guest)
+        assert list(guest.interfaces()) == ["52:54:00:00:00:02"]
+    assert saved() == [file]
 
 
 @ON_DAEMON
@@ -240,6 +284,7 @@ state >/tmp/after
 def test_nothing_is_left(libvirt_isolated: None, tmp_path: Path, end: str, status: int, said: str) -> None:
     guest_image()
     (tmp_path / "test_inner.py").write_text(INNER.replace("END", end))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nlibvirt_saved_boots = true\n")
     for name in ("before", "output", "status", "after"):
         (tmp_path / name).touch()
     run(

@@ -109,7 +109,7 @@ def test_networks_of_libvirt(
 
 def test_the_start_needs_nothing_but_the_parking_place(deferred_guest: NewGuest, new_mac: NewMac) -> None:
     mac = new_mac()
-    guest = deferred_guest(mac, children="<bandwidth/>")
+    guest = deferred_guest(mac, children="<bandwidth/>", fresh=True)
     (status,) = interfaces(guest.dom)
     assert (status.plane, status.connection, status.carrier) == ("tap", Connection.DEFERRED, False)
     assert not guest.carrier(mac)
@@ -203,7 +203,8 @@ def test_announce(deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_m
 
     here, other = new_mac(), new_mac()
     blue = libvirt_bridge()
-    guest = deferred_guest(here, other)
+    # Where one is restored, QEMU announces its NICs.
+    guest = deferred_guest(here, other, fresh=True)
     attach_backend(guest.dom, other, bridge.backend(blue.name), announce=False)
 
     def senders(announce: bool) -> set[str]:
