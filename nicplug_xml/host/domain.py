@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nicplug_xml import backends, metadata
@@ -84,16 +85,22 @@ class Domain(Descriptors, Kernel):
         root = read_domain(self.xml(scope))
         return view(root, self.facts(root) if scope is Scope.LIVE else NOT_ASKED)
 
+    @cached_property
+    def remote_host(self) -> str:
+        """The host that the domain is on; an empty string where that is this one."""
+        return remote_host(self.dom.connect())
+
     def require_passing(self) -> None:
-        if host := remote_host(self.dom.connect()):
+        if self.remote_host:
             raise UnsupportedError(
-                f"a descriptor is to be handed to QEMU, which is on {host}", hint="run nicplug there"
+                f"a descriptor is to be handed to QEMU, which is on {self.remote_host}",
+                hint="run nicplug there",
             )
 
     def require_here(self, device: str, mac: str) -> None:
-        if host := remote_host(self.dom.connect()):
+        if self.remote_host:
             raise UnsupportedError(
-                f"this takes the kernel of {host}, which the NIC is on",
+                f"this takes the kernel of {self.remote_host}, which the NIC is on",
                 hint="run nicplug there; a bridge or network, which libvirt itself joins, works from here",
             )
         super().require_here(device, mac)
@@ -106,7 +113,7 @@ class Domain(Descriptors, Kernel):
         entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
         joints, carriers = {}, {}
         # The kernel here knows nothing of another host's devices.
-        here = entries and not remote_host(self.dom.connect())
+        here = entries and not self.remote_host
         for interface in interfaces_of(root) if here else ():
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
             mac = (interface.get("mac", "address") or "").lower()
