@@ -6,6 +6,7 @@ time, and does nothing until a test asks for one of its fixtures.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -269,10 +270,13 @@ def _factory(
             fresh: bool = False,
         ) -> Guest:
             options = {} if boots is None or fresh else {"start": boots.start}
+            # What is saved has a name, and workers share it.
+            prefix = "np" if boots else f"np{os.getpid()}"
+            taken = {dom.name() for dom in conn.listAllDomains()}
+            names = (f"{prefix}-{number}" for number in itertools.count(len(guests) + 1))
             guest = boot(
                 conn,
-                # What is saved has a name, and workers share it.
-                name or f"np{'' if boots else os.getpid()}-{len(guests) + 1}",
+                name or next(free for free in names if free not in taken),
                 interfaces_xml,
                 workdir=workdir,
                 define=define,

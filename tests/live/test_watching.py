@@ -21,6 +21,7 @@ from nicplug_xml import attach_backend, define, detach_backend, set_link
 from nicplug_xml.backends import bridge, user
 from tests.json_document import check
 from tests.live.conftest import interface_xml, run
+from tests.live.test_hub import processes
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -233,7 +234,7 @@ def test_what_happened_while_libvirtd_was_away_is_told(
     watch = watching(guest.name, "no-such-domain")
     libvirt_daemon.stop()
     assert watch.line().endswith(" libvirt is gone")
-    qemu = int(run("pgrep", "-f", f"guest={guest.name},"))
+    (qemu,) = processes(f"guest={guest.name},")
     os.kill(qemu, signal.SIGKILL)
     libvirt_daemon.start()
     guest.dom = libvirt_daemon.connect().lookupByName(guest.name)
