@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+#: The commands that do without libvirt.
+_OFFLINE = ("validate", "rewrite", "restore", "completion")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -57,6 +61,8 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return int(error.code or 0)
 
+    if options.command not in _OFFLINE:
+        _load_libvirt()
     import warnings
 
     from nicplug_xml.cli.commands import COMMANDS
@@ -64,6 +70,24 @@ def _run(arguments: Sequence[str]) -> int:
     warnings.showwarning = lambda message, *_: print(f"nicplug: warning: {message}", file=sys.stderr)
     warnings.simplefilter("always", UserWarning)
     return COMMANDS[options.command](options)
+
+
+def _load_libvirt() -> None:
+    """Have another processor load libvirt's libraries while our own modules are read: each takes as long."""
+    import ctypes
+
+    # Who loads a library meanwhile waits for these: what has some itself is to be there before.
+    import json  # noqa: F401
+    import os
+    import typing  # noqa: F401
+    from importlib.machinery import PathFinder
+    from threading import Thread
+
+    found = [PathFinder.find_spec(name) for name in ("libvirtmod", "libvirtmod_qemu")]
+    files = [os.fsencode(spec.origin) for spec in found if spec and spec.origin]
+    # Of C's own dlopen Python does not wait for the end, as it would of ctypes.CDLL.
+    dlopen = ctypes.CDLL(None).dlopen
+    Thread(target=lambda: [dlopen(file, os.RTLD_NOW) for file in files]).start()
 
 
 def _never_collect() -> None:

@@ -83,6 +83,25 @@ def test_imports_stay_where_they_are_used(code: str, unwanted: str) -> None:
     assert ran.stdout.split() == []
 
 
+def test_libvirts_libraries_are_loaded_meanwhile() -> None:
+    code = """
+import sys, threading
+from nicplug_xml.cli.main import _load_libvirt
+_load_libvirt()
+def libraries():
+    files = {name: str(getattr(module, "__file__", "")) for name, module in sys.modules.items()}
+    return {name for name, file in files.items() if file.endswith(".so")}
+before = libraries()
+import nicplug_xml.cli.commands
+more = libraries() - before
+[thread.join() for thread in threading.enumerate() if thread is not threading.main_thread()]
+print("/libvirt.so." in open("/proc/self/maps").read(), "libvirt" in sys.modules, *more)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # A library that one of our own modules needs would have the main thread wait for the other one.
+    assert ran.stdout == "True False\n"
+
+
 @pytest.mark.parametrize("module", ["model", "rewrite", "plan", "planner", "document", "metadata", "stock"])
 def test_the_core_knows_no_host(module: str) -> None:
     code = (
