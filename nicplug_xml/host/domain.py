@@ -22,6 +22,7 @@ from nicplug_xml.host.connection import (
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, silence
+from nicplug_xml.host.locking import locked
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
@@ -140,11 +141,12 @@ class Domain(Descriptors, Kernel):
             raise
 
     def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
-        # Read anew: another NIC of the domain may have been changed since the plan was made.
-        entries = {other.key: other for other in self._entries(scope) if other.key in keys}
-        text = metadata.format_entries({**entries, entry.key: entry}.values(), alone=True)
-        with translated():
-            self.dom.setMetadata(_METADATA_ELEMENT, text, metadata.PREFIX, metadata.URI, _AFFECT[scope])
+        with locked(self.dom.UUIDString()):
+            # Read anew: another NIC of the domain may have been changed since the plan was made.
+            entries = {other.key: other for other in self._entries(scope) if other.key in keys}
+            text = metadata.format_entries({**entries, entry.key: entry}.values(), alone=True)
+            with translated():
+                self.dom.setMetadata(_METADATA_ELEMENT, text, metadata.PREFIX, metadata.URI, _AFFECT[scope])
 
     def _entries(self, scope: Scope) -> Sequence[Entry]:
         import libvirt

@@ -1,0 +1,55 @@
+"""A lock: what is read, changed and written as a whole is not what somebody else reads meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from nicplug_xml.host.locking import locked
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for the files of a user who is not root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def count(rounds: int) -> int:
+    """Count up in several threads, and return how far that came."""
+    counter = 0
+
+    def add(_: int) -> None:
+        nonlocal counter
+        with locked("counter"):
+            seen = counter
+            time.sleep(0.001)
+            counter = seen + 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(rounds)))
+    return counter
+
+
+def test_one_at_a_time_and_nothing_stays(runtime: Path) -> None:
+    assert count(100) == 100
+    assert list(runtime.iterdir()) == []
+
+
+def test_what_fails_lets_go(runtime: Path) -> None:
+    with suppress(RuntimeError), locked("counter"):
+        assert [file.name for file in runtime.iterdir()] == ["nicplug-counter.lock"]
+        raise RuntimeError
+    assert list(runtime.iterdir()) == []
+    assert count(1) == 1
+
+
+def test_who_has_no_place_for_it_goes_without(monkeypatch: pytest.MonkeyPatch, runtime: Path) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert count(8) < 8
