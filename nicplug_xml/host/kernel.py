@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml import joints
-from nicplug_xml.errors import NotFoundError, UnsupportedError
+from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
 from nicplug_xml.host.netlink import index_of
 from nicplug_xml.joints import Joint
@@ -87,26 +87,28 @@ class Kernel:
         again = former is not None and (former.kind, former.ifindex) == ("device", other)
         if joint.kind == "port":
             joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
+        flags, anew = _UP, False
         if joint.kind == "device":
+            anew = not netlink.redirected(other)
             self._require_free(joint, device)
             # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
             if not netlink.flags(other) & _PROMISC:
                 # The guest's MAC is not the device's.
+                flags |= _PROMISC
                 joint = joint._replace(place="promisc")
-                netlink.set_flags(other, _PROMISC, _PROMISC)
             elif former is not None and again:
                 # It is in that mode already, and was put into it for this or was not.
                 joint = joint._replace(place=former.place)
+        elif joint.kind == "macvlan" and joint.mode != "passthru":
+            # It passes on the guest's own address and what is for all; the guest may be in any group. In mode
+            # passthru all passes, and the kernel would not take the flag back from below.
+            flags |= _ALLMULTI
         try:
+            netlink.set_alias(nic, str(joint))
             # The other end of a cable is joined by a step of its own.
             if joint.kind != "cable":
-                netlink.redirect(other, nic)
-                # A macvlan passes on the guest's own address and what is for all; it may be in any group.
-                # In mode passthru all passes, and the kernel would not take the flag back from below.
-                groups = joint.kind == "macvlan" and joint.mode != "passthru"
-                up = _UP | _ALLMULTI if groups else _UP
-                netlink.set_flags(other, up, up)
-            netlink.set_alias(nic, str(joint))
+                self._redirect_back(joint, device, anew)
+                netlink.set_flags(other, flags, flags)
             netlink.redirect(nic, other)
         except BaseException:
             with suppress(Exception):
@@ -201,6 +203,16 @@ class Kernel:
                 f"device '{joint.device}' is joined to {holder}, the device of another NIC",
                 hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
             )
+
+    def _redirect_back(self, joint: Joint, device: str, anew: bool) -> None:
+        """Redirect the frames of a joint's device to a NIC's; with `anew` only if they go nowhere yet."""
+        try:
+            self._netlink.redirect(joint.ifindex, index_of(device), anew=anew)
+        except OperationError:
+            if anew:
+                # Another NIC may have come first since we looked. It has said so before it came.
+                self._require_free(joint, device)
+            raise
 
     def _holder(self, index: int) -> str:
         """Return the host device of the NIC that a device is joined to, as both say; or an empty string.

@@ -130,8 +130,11 @@ class Rtnetlink:
         """Delete a device."""
         self._ask(_DELLINK, _ACK, _link(index))
 
-    def redirect(self, index: int, target: int) -> None:
-        """Have all that a device receives sent by another one, and by no other that it was before."""
+    def redirect(self, index: int, target: int, *, anew: bool = False) -> None:
+        """Have all that a device receives sent by another one, and by no other that it was before.
+
+        :param anew: refuse if there is one that it was before.
+        """
         try:
             self._ask(_NEWQDISC, _ACK | _CREATE | _EXCLUSIVE, _clsact(index))
         except RefusedError as error:
@@ -146,7 +149,8 @@ class Rtnetlink:
             + _attribute(_U32_ACTION, _attribute(1, mirred))
             + _attribute(_U32_SELECTOR, selector)
         )
-        self._ask(_NEWTFILTER, _ACK | _CREATE | _REPLACE, _filter(index, _HANDLE, options))
+        how = _EXCLUSIVE if anew else _REPLACE
+        self._ask(_NEWTFILTER, _ACK | _CREATE | how, _filter(index, _HANDLE, options))
 
     def redirected(self, index: int) -> int:
         """Return the index of the device that `redirect` has all that a device receives sent by, or 0."""

@@ -109,7 +109,7 @@ class _Requests:
         self._alias = sysfs.alias(self._nic)
         joint = joint_of(self._nic)
         assert joint is not None
-        self._device, self._flags = joint.device, _UP | _ALLMULTI if self._lower else _UP
+        self._device, self._flags = joint.device, _UP | (_ALLMULTI if self._lower else _PROMISC)
         self._plugged = live_xml(dom, mac), self._recorded()
         detach_backend(dom, mac)
         self._parked = live_xml(dom, mac), self._recorded()
@@ -121,11 +121,12 @@ class _Requests:
             if self._lower:
                 kernel.add_macvlan(self._device, sysfs.index(self._lower), "bridge", self._mac, 0)
             nic, other = sysfs.index(self._nic), sysfs.index(self._device)
-            if not self._lower and not kernel.redirected(other) and not kernel.flags(other) & _PROMISC:
-                kernel.set_flags(other, _PROMISC, _PROMISC)
+            if not self._lower:
+                kernel.redirected(other)
+                kernel.flags(other)
+            kernel.set_alias(nic, self._alias)
             kernel.redirect(other, nic)
             kernel.set_flags(other, self._flags, self._flags)
-            kernel.set_alias(nic, self._alias)
             kernel.redirect(nic, other)
         self._update(*self._plugged)
         self._read()
@@ -142,11 +143,11 @@ class _Requests:
                     macvlan_mode="bridge", address=self._mac,
                 )  # fmt: skip
             nic, other = sysfs.index(self._nic), sysfs.index(self._device)
-            if not self._lower and not kernel.get_links(other)[0]["flags"] & _PROMISC:
-                kernel.link("set", index=other, flags=_PROMISC, change=_PROMISC)
+            if not self._lower:
+                kernel.get_links(other)
+            kernel.link("set", index=nic, ifalias=self._alias)
             _redirect_with_library(kernel, other, nic)
             kernel.link("set", index=other, flags=self._flags, change=self._flags)
-            kernel.link("set", index=nic, ifalias=self._alias)
             _redirect_with_library(kernel, nic, other)
         self._update(*self._plugged)
         self._read()

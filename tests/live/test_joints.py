@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -237,6 +238,65 @@ def test_a_device_of_the_host_is_one_nics(deferred_guest: NewGuest, lower: str, 
     assert without(ours, everything(guest.dom)) == without(ours, unplugged)
     attach_backend(guest.dom, second, netdev.backend(lower))
     assert "PROMISC" in run("ip", "link", "show", lower)
+
+
+def test_of_two_nics_at_once_one_gets_the_device(
+    deferred_guest: NewGuest, lower: str, new_mac: NewMac
+) -> None:
+    macs = new_mac(), new_mac()
+    guest = deferred_guest(*macs, timeout=None)
+    taps = {mac: target(guest.dom, mac) for mac in macs}
+    start = threading.Barrier(len(macs))
+
+    def attach(mac: str) -> str:
+        start.wait()
+        try:
+            attach_backend(guest.dom, mac, netdev.backend(lower))
+        except NicplugError as error:
+            return str(error)
+        return ""
+
+    for _ in range(10):
+        before = everything(guest.dom)
+        with ThreadPoolExecutor() as pool:
+            said = dict(zip(macs, pool.map(attach, macs), strict=True))
+        (winner,) = (mac for mac, error in said.items() if not error)
+        (loser,) = (mac for mac, error in said.items() if error)
+        assert f"device '{lower}' is joined to {taps[winner]}, the device of another NIC" in said[loser]
+        assert f"device {taps[winner]}" in run("tc", "filter", "show", "dev", lower, "ingress")
+        assert [nic.connection for nic in interfaces(guest.dom) if nic.mac == loser] == [Connection.DEFERRED]
+        detach_backend(guest.dom, winner)
+        ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
+        assert without(ours, everything(guest.dom)) == without(ours, before)
+
+
+def test_nics_of_one_guest_are_plugged_at_once(
+    deferred_guest: NewGuest, lower: str, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    blue = libvirt_bridge()
+    with veth("npwire", blue.name) as wire, veth("npwire2", blue.name) as second:
+        devices = netdev.backend(wire), netdev.backend(second)
+        backends = *devices, direct.backend(lower), bridge.backend(blue.name)
+        wanted = {new_mac(): backend for backend in backends}
+        guest = deferred_guest(*wanted, timeout=None)
+        start = threading.Barrier(len(wanted))
+
+        def plug(mac: str) -> None:
+            start.wait()
+            attach_backend(guest.dom, mac, wanted[mac])
+
+        def unplug(mac: str) -> None:
+            start.wait()
+            detach_backend(guest.dom, mac)
+
+        for _ in range(5):
+            for change, connection in ((plug, Connection.ATTACHED), (unplug, Connection.DEFERRED)):
+                with ThreadPoolExecutor() as pool:
+                    list(pool.map(change, wanted))
+                for nic in interfaces(guest.dom):
+                    assert nic.connection is connection
+                    assert nic.backend is not None
+                    assert wanted[nic.mac].is_within(nic.backend)
 
 
 def test_the_link_stays_a_thing_of_its_own(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:

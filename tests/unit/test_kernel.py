@@ -36,9 +36,11 @@ class Devices:
     def set_alias(self, index: int, alias: str) -> None:
         self.aliases[index] = alias
 
-    def redirect(self, index: int, target: int) -> None:
+    def redirect(self, index: int, target: int, *, anew: bool = False) -> None:
         if self.fails and index == INDEXES["vnet1"]:
             raise OperationError("no such luck")
+        if anew and index in self.redirects:
+            raise OperationError("it exists")
         self.redirects[index] = target
 
     def redirected(self, index: int) -> int:
@@ -132,6 +134,27 @@ def test_a_device_of_another_nic_is_refused(host: Kernel, devices: Devices, atta
     host.join("vnet2", ETH1)
     host.part("vnet2", ETH1)
     assert devices.state() == ({}, {}, {})
+
+
+def test_of_two_at_once_the_second_is_refused(
+    host: Kernel, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redirect = Devices.redirect
+
+    def quicker(self: Devices, index: int, target: int, *, anew: bool = False) -> None:
+        monkeypatch.setattr(Devices, "redirect", redirect)
+        host.join("vnet2", ETH1)
+        redirect(self, index, target, anew=anew)
+
+    # vnet1 has looked, and has found that nobody has the device; then vnet2 is joined to it.
+    monkeypatch.setattr(Devices, "redirect", quicker)
+    with pytest.raises(UnsupportedError, match="device 'eth1' is joined to vnet2"):
+        host.join("vnet1", ETH1)
+    seen = devices.state()
+    host.part("vnet2", ETH1)
+    assert devices.state() == ({}, {}, {})
+    host.join("vnet2", ETH1)
+    assert devices.state() == seen
 
 
 def test_what_leads_to_no_nic_of_ours_is_nobodys(host: Kernel, devices: Devices) -> None:
