@@ -7,7 +7,7 @@ from enum import Enum
 from functools import cached_property
 
 from nicplug_xml.document import Document, Element, quoted
-from nicplug_xml.errors import SchemaError
+from nicplug_xml.errors import NotFoundError, SchemaError
 from nicplug_xml.frozen import Frozen, replace
 
 #: Children of ``<interface>`` that are the backend's half; all others are the frontend's.
@@ -197,6 +197,29 @@ def identified(found: Sequence[Interface], key: str, mark: str) -> Interface | N
     candidates = [nic for nic in found if nic.key == key]
     marked = (nic for nic in candidates if len(candidates) == 1 or nic.mark == mark)
     return next(marked, candidates[0] if candidates else None)
+
+
+def the_one(domain: str, name: str, matches: Sequence[Interface], found: Sequence[Interface]) -> Interface:
+    """Return the one interface that a name matches.
+
+    :param domain: the domain's name.
+    :param name: what the interface was called.
+    :param matches: those that it matches.
+    :param found: all that the domain has.
+    :raises NotFoundError: it matches none or several; the error lists what there is to choose from.
+    """
+    if len(matches) == 1:
+        return matches[0]
+    listed = ", ".join(" = ".join(filter(None, (nic.target, nic.alias, nic.mac))) for nic in matches or found)
+    if matches:
+        raise NotFoundError(
+            f"'{name}' names {len(matches)} interfaces of domain '{domain}': {listed}",
+            hint="use a name that only one of them has",
+        )
+    raise NotFoundError(
+        f"domain '{domain}' has no interface '{name}'",
+        hint=f"it has {listed}" if listed else "it has none",
+    )
 
 
 class InterfaceStatus(Frozen):

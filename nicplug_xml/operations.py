@@ -23,7 +23,15 @@ from nicplug_xml.host.connection import (
 )
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
-from nicplug_xml.model import Backend, Connection, Interface, InterfaceStatus, Scope, identified
+from nicplug_xml.model import (
+    Backend,
+    Connection,
+    Interface,
+    InterfaceStatus,
+    Scope,
+    identified,
+    the_one,
+)
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
 from nicplug_xml.planes import hub, swap, tap, veth
 from nicplug_xml.planes.joining import JOINED
@@ -268,7 +276,7 @@ def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: b
 
     def find(domain: Domain, _scope: Scope, found: Sequence[Interface]) -> Interface:
         name = updating.called(given) or "an <interface> without MAC and alias"
-        return _the_one(domain, name, updating.matches(given, found), found)
+        return the_one(domain.name, name, updating.matches(given, found), found)
 
     def update(site: Site) -> Plan:
         if not updating.is_stock(site, given):
@@ -380,24 +388,7 @@ def _find(name: str, domain: Domain, scope: Scope, found: Sequence[Interface]) -
         # Targets and most aliases exist in the live XML only: go by what the interface is recorded as.
         keys = {nic.key for nic in _named(name, domain.read(Scope.LIVE).interfaces)}
         matches = [nic for nic in found if nic.key in keys]
-    return _the_one(domain, name, matches, found)
-
-
-def _the_one(
-    domain: Domain, name: str, matches: Sequence[Interface], found: Sequence[Interface]
-) -> Interface:
-    if len(matches) == 1:
-        return matches[0]
-    listed = ", ".join(" = ".join(filter(None, (nic.target, nic.alias, nic.mac))) for nic in matches or found)
-    if matches:
-        raise NotFoundError(
-            f"'{name}' names {len(matches)} interfaces of domain '{domain.name}': {listed}",
-            hint="use a name that only one of them has",
-        )
-    raise NotFoundError(
-        f"domain '{domain.name}' has no interface '{name}'",
-        hint=f"it has {listed}" if listed else "it has none",
-    )
+    return the_one(domain.name, name, matches, found)
 
 
 def _named(name: str, found: Sequence[Interface]) -> list[Interface]:

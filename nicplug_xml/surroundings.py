@@ -8,7 +8,7 @@ from nicplug_xml.errors import NotFoundError
 from nicplug_xml.host.connection import find_beside, network_xml, parking_kind
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.errors import translated
-from nicplug_xml.model import Scope
+from nicplug_xml.model import Scope, the_one
 from nicplug_xml.planner import Site
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Surroundings:
     def other_end(self, domain: str, interface: str) -> Site:
         """Return a NIC of a running domain, of this connection's or of the host's other hypervisor.
 
-        :raises NotFoundError: there is no such domain, it does not run, or has no such NIC.
+        :raises NotFoundError: there is no such domain, it does not run, or the name is of none or of several.
         """
         dom = find_beside(self._conn, domain)
         with translated():
@@ -40,11 +40,10 @@ class Surroundings:
                 raise NotFoundError(
                     f"domain '{domain}' is not running", hint="a cable needs both of its ends"
                 )
-        now = Domain(dom).read(Scope.LIVE)
-        for nic in now.interfaces:
-            if interface.lower() in (nic.key, nic.mac, nic.alias.lower()):
-                return Site(domain, Scope.LIVE, nic, now, Surroundings(dom.connect()))
-        raise NotFoundError(
-            f"domain '{domain}' has no interface '{interface}'",
-            hint=f"it has {', '.join(nic.mac for nic in now.interfaces) or 'none'}",
-        )
+        now, name = Domain(dom).read(Scope.LIVE), interface.lower()
+        # What the metadata has it by is the one name that no other one has.
+        matches = [nic for nic in now.interfaces if name == nic.key.lower()] or [
+            nic for nic in now.interfaces if name in (nic.mac, nic.alias.lower())
+        ]
+        nic = the_one(domain, interface, matches, now.interfaces)
+        return Site(domain, Scope.LIVE, nic, now, Surroundings(dom.connect()))

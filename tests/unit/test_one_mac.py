@@ -11,11 +11,12 @@ import pytest
 from nicplug_xml import interfaces, set_link, update_device, watching
 from nicplug_xml.backends import bridge
 from nicplug_xml.cli.editor import live_interface
-from nicplug_xml.errors import OperationError
+from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.frozen import replace
 from nicplug_xml.host import domain as host
 from nicplug_xml.model import Scope
 from nicplug_xml.steps import Expected
+from nicplug_xml.surroundings import Surroundings
 from nicplug_xml.watching import differences
 
 if TYPE_CHECKING:
@@ -104,6 +105,13 @@ def test_bandwidth_is_restored_of_the_second(dom: libvirt.virDomain, monkeypatch
     with pytest.raises(OperationError):
         host.Domain(dom).update_device(xml, Scope.LIVE)
     assert restored == ["vnet2"]
+
+
+def test_a_cable_to_either_of_them(dom: libvirt.virDomain) -> None:
+    conn = cast("libvirt.virConnect", SimpleNamespace(lookupByName=lambda _: dom))
+    with pytest.raises(NotFoundError, match=f"'{MAC}' names 2 interfaces of domain 'vm1': vnet1 = net1 = "):
+        Surroundings(conn).other_end("vm1", MAC)
+    assert Surroundings(conn).other_end("vm1", "net2").nic.target == "vnet2"
 
 
 def test_a_check_looks_at_the_second(dom: libvirt.virDomain) -> None:
