@@ -1,8 +1,16 @@
-"""What is printed when all tests have run, by whichever worker."""
+"""What is printed when all tests have run, by whichever worker; and that Ctrl-C reaches what tests start."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C: what a script starts in the background ignores it, and so does all that this starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
