@@ -87,7 +87,12 @@ def _load_libvirt() -> None:
     files = [os.fsencode(spec.origin) for spec in found if spec and spec.origin]
     # Of C's own dlopen Python does not wait for the end, as it would of ctypes.CDLL.
     dlopen = ctypes.CDLL(None).dlopen
-    Thread(target=lambda: [dlopen(file, os.RTLD_NOW) for file in files]).start()
+
+    def load() -> None:
+        for file in files:
+            dlopen(file, os.RTLD_NOW)
+
+    Thread(target=load).start()
 
 
 def _never_collect() -> None:
