@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nicplug_xml
+from nicplug_xml.cli.main import main
 
 
 def test_all_names_are_there_sorted() -> None:
@@ -100,6 +101,19 @@ print("/libvirt.so." in open("/proc/self/maps").read(), "libvirt" in sys.modules
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # A library that one of our own modules needs would have the main thread wait for the other one.
     assert ran.stdout == "True False\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [(("-c", "test:///default", "list"), True), (("completion", "bash"), False), (("list", "--help"), False)],
+)
+def test_who_needs_libvirt_has_it_loaded(
+    arguments: tuple[str, ...], loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("nicplug_xml.cli.main._load_libvirt", lambda: asked.append(True))
+    assert main(arguments) == 0
+    assert bool(asked) is loaded
 
 
 @pytest.mark.parametrize("module", ["model", "rewrite", "plan", "planner", "document", "metadata", "stock"])
