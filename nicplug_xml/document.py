@@ -43,7 +43,7 @@ class Element:
     """
 
     # Elements know the text and not the document: without cycles they go with it, and cost no collection.
-    __slots__ = ("_data", "attributes", "children", "close", "end", "name", "start", "tag")
+    __slots__ = ("_data", "_start_tag", "attributes", "children", "close", "end", "name", "start", "tag")
 
     def __init__(self, data: bytes, tag: str, attributes: dict[str, str], start: int) -> None:
         self._data = data
@@ -52,6 +52,7 @@ class Element:
         self.attributes = attributes
         self.start = self.close = self.end = start
         self.children: Sequence[Element] = ()
+        self._start_tag: re.Match[bytes] | None = None
 
     def __iter__(self) -> Iterator[Element]:
         return iter(self.children)
@@ -67,10 +68,11 @@ class Element:
     @property
     def start_tag(self) -> re.Match[bytes]:
         """The start tag, matched; group 1 is its attributes."""
-        match = _START_TAG.match(self._data, self.start)
-        if match is None:
+        if self._start_tag is None:
+            self._start_tag = _START_TAG.match(self._data, self.start)
+        if self._start_tag is None:
             raise AssertionError("expat has accepted this start tag")
-        return match
+        return self._start_tag
 
     @property
     def text(self) -> str:

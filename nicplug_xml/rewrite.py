@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from zlib import crc32
 
 from nicplug_xml import metadata
@@ -127,7 +128,10 @@ class _Rewriter:
         self.recorded = recorded
         self.offered = offered
         self.joined = joined
-        self._aliases = {found.decode() for found in _ALIAS.findall(document.data)}
+
+    @cached_property
+    def _aliases(self) -> set[str]:
+        return {found.decode() for found in _ALIAS.findall(self.document.data)}
 
     def rewrite(self, pluggable: list[Element]) -> None:
         if self.document.root.tag != "domain":

@@ -276,9 +276,9 @@ def _check_live(nic: Interface, expected: Expected) -> None:
     if nic.carrier != expected.carrier:
         raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
     told = nic.shown and nic.connection is Connection.ATTACHED
-    bridge, master = _bridge(nic) if told else "", sysfs.master(nic.target)
+    bridge = _bridge(nic) if told else ""
     # Of another host's or namespace's device libvirt's word has to do.
-    if bridge and master != bridge and is_host_device(nic.target, nic.mac):
+    if bridge and (master := sysfs.master(nic.target)) != bridge and is_host_device(nic.target, nic.mac):
         raise OperationError(f"{nic.target} is a port of '{master}' afterwards, not of {bridge}")
 
 
