@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from nicplug_xml.host.connection import (
 )
 from nicplug_xml.host.domain import Domain, recorded_planes
 from nicplug_xml.host.errors import translated
+from nicplug_xml.host.locking import locked
 from nicplug_xml.model import (
     Backend,
     Connection,
@@ -216,8 +217,11 @@ def attach_backend(
     :raises SchemaError: the backend is malformed, or none is known.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    plan = plan_attach(dom, interface, backend, flags=flags, fds=fds, announce=announce, link=link)
-    return carry_out_plan(dom, plan)
+    fds = tuple(fds)
+    return plan_and_carry_out(
+        dom,
+        lambda: plan_attach(dom, interface, backend, flags=flags, fds=fds, announce=announce, link=link),
+    )
 
 
 def plan_detach(dom: libvirt.virDomain, interface: str, *, flags: int = 0) -> Plan:
@@ -239,7 +243,7 @@ def detach_backend(dom: libvirt.virDomain, interface: str, *, flags: int = 0) ->
     :raises UnsupportedError: the interface is not pluggable.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    return carry_out_plan(dom, plan_detach(dom, interface, flags=flags))
+    return plan_and_carry_out(dom, lambda: plan_detach(dom, interface, flags=flags))
 
 
 def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0) -> Plan:
@@ -262,7 +266,7 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
     :raises NotFoundError: no such interface, or the name is ambiguous; nothing was touched.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    return carry_out_plan(dom, plan_set_link(dom, interface, up, flags=flags))
+    return plan_and_carry_out(dom, lambda: plan_set_link(dom, interface, up, flags=flags))
 
 
 def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: bool = True) -> Plan:
@@ -307,7 +311,7 @@ def update_device(
     :raises SchemaError: the XML is malformed, or does not say what to attach to.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
-    return carry_out_plan(dom, plan_update(dom, xml, flags, announce=announce))
+    return plan_and_carry_out(dom, lambda: plan_update(dom, xml, flags, announce=announce))
 
 
 def _require_valid(interface: str) -> None:
@@ -334,6 +338,27 @@ def _plan(
         plans.append(operation(Site(domain.name, scope, nic, now, Surroundings(dom.connect()))))
     steps = (step for plan in plans for step in plan.steps)
     return replace(plans[0], steps=tuple(sorted(steps, key=is_final)))
+
+
+def plan_and_carry_out(dom: libvirt.virDomain, make: Callable[[], Plan]) -> InterfaceStatus:
+    """Make a plan and carry it out, both while nobody else changes the NICs at the ends of its cables.
+
+    Each of those is changed by whoever plugs in the other end: of two cables to one NIC, the second is to be
+    planned when the first is there.
+
+    :param dom: the domain, libvirt-python's own object.
+    :param make: makes the plan.
+    :returns: as `carry_out_plan`.
+    :raises NicplugError: as the operation that the plan is of.
+    """
+    held: frozenset[str] = frozenset()
+    with ExitStack() as stack:
+        while not (plan := make()).ends <= held:
+            stack.close()
+            held = plan.ends
+            for device in sorted(held):  # in one order: nobody waits for who waits for him
+                stack.enter_context(locked(device))
+        return carry_out_plan(dom, plan)
 
 
 def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None = None) -> InterfaceStatus:

@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nicplug_xml import operations
@@ -126,7 +127,8 @@ def _completion(options: argparse.Namespace) -> int:
 def _attach(options: argparse.Namespace) -> int:
     backend = _backend(options)
     dom = find_domain(_connect(options), options.domain)
-    plan = operations.plan_attach(
+    plan = partial(
+        operations.plan_attach,
         dom,
         options.interface,
         backend,
@@ -140,20 +142,22 @@ def _attach(options: argparse.Namespace) -> int:
 
 def _detach(options: argparse.Namespace) -> int:
     dom = find_domain(_connect(options), options.domain)
-    plan = operations.plan_detach(dom, options.interface, flags=_flags(dom, options))
+    plan = partial(operations.plan_detach, dom, options.interface, flags=_flags(dom, options))
     return _carry_out(dom, plan, options)
 
 
 def _set_link(options: argparse.Namespace) -> int:
     dom = find_domain(_connect(options), options.domain)
-    plan = operations.plan_set_link(dom, options.interface, options.state == "up", flags=_flags(dom, options))
+    up, flags = options.state == "up", _flags(dom, options)
+    plan = partial(operations.plan_set_link, dom, options.interface, up, flags=flags)
     return _carry_out(dom, plan, options)
 
 
 def _update(options: argparse.Namespace) -> int:
     xml = _read(options.file)[0]
     dom = find_domain(_connect(options), options.domain)
-    plan = operations.plan_update(dom, xml, _flags(dom, options), announce=not options.no_announce)
+    flags, announce = _flags(dom, options), not options.no_announce
+    plan = partial(operations.plan_update, dom, xml, flags, announce=announce)
     return _carry_out(dom, plan, options)
 
 
@@ -239,12 +243,13 @@ def _cable(end: str) -> Backend:
     return cable.backend(domain, interface)
 
 
-def _carry_out(dom: libvirt.virDomain, plan: Plan, options: argparse.Namespace) -> int:
+def _carry_out(dom: libvirt.virDomain, make: Callable[[], Plan], options: argparse.Namespace) -> int:
     if options.dry_run:
+        plan = make()
         steps = {"summary": plan.summary, "steps": [step.describe() for step in plan.steps]}
         print(json.dumps(steps, indent=2) if options.json else plan)
         return 0
-    _print_status(operations.carry_out_plan(dom, plan), options)
+    _print_status(operations.plan_and_carry_out(dom, make), options)
     return 0
 
 

@@ -270,6 +270,61 @@ def test_of_two_nics_at_once_one_gets_the_device(
         assert without(ours, everything(guest.dom)) == without(ours, before)
 
 
+def test_of_two_cables_to_one_nic_at_once_one_is_plugged_in(
+    deferred_guest: NewGuest, new_mac: NewMac
+) -> None:
+    ends = {mac: deferred_guest(mac, timeout=None) for mac in (new_mac(), new_mac(), new_mac())}
+    taps = {mac: target(guest.dom, mac) for mac, guest in ends.items()}
+    *near, far = ends
+    start = threading.Barrier(len(near))
+
+    def attach(mac: str) -> str:
+        start.wait()
+        try:
+            attach_backend(ends[mac].dom, mac, cable.backend(ends[far].name, far))
+        except NicplugError as error:
+            return str(error)
+        return ""
+
+    def leads_to(mac: str) -> list[str]:
+        filters = run("tc", "filter", "show", "dev", taps[mac], "ingress")
+        return re.findall(r"Redirect to device ([^)]*)", filters)
+
+    for _ in range(10):
+        with ThreadPoolExecutor() as pool:
+            said = dict(zip(near, pool.map(attach, near), strict=True))
+        (winner,) = (mac for mac, error in said.items() if not error)
+        (loser,) = (mac for mac, error in said.items() if error)
+        assert f"{taps[far]} of {ends[far].name} is plugged into cable {ends[winner].name}/" in said[loser]
+        assert (leads_to(winner), leads_to(far), leads_to(loser)) == ([taps[far]], [taps[winner]], [])
+        connections = {mac: interfaces(guest.dom)[0].connection for mac, guest in ends.items()}
+        assert connections.pop(loser) is Connection.DEFERRED
+        assert set(connections.values()) == {Connection.ATTACHED}
+        detach_backend(ends[winner].dom, winner)
+        assert not any(map(leads_to, ends))
+
+
+def test_a_cable_is_plugged_in_from_both_ends_at_once(deferred_guest: NewGuest, new_mac: NewMac) -> None:
+    here, there = ends = new_mac(), new_mac()
+    guest = deferred_guest(*ends, timeout=None)
+    start = threading.Barrier(len(ends))
+
+    def plug(mac: str) -> bool:
+        start.wait()
+        other = there if mac == here else here
+        return attach_backend(guest.dom, mac, cable.backend(guest.name, other)).changed
+
+    def unplug(mac: str) -> bool:
+        start.wait()
+        return detach_backend(guest.dom, mac).changed
+
+    for _ in range(5):
+        for change, connection in ((plug, Connection.ATTACHED), (unplug, Connection.DEFERRED)):
+            with ThreadPoolExecutor() as pool:
+                assert sorted(pool.map(change, ends)) == [False, True]
+            assert [nic.connection for nic in interfaces(guest.dom)] == [connection] * 2
+
+
 def test_nics_of_one_guest_are_plugged_at_once(
     deferred_guest: NewGuest, lower: str, libvirt_bridge: BridgeFactory, new_mac: NewMac
 ) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.frozen import replace
+from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Scope
 from nicplug_xml.plan import Plan, carry_out
@@ -16,6 +18,9 @@ from nicplug_xml.steps import (
     Check,
     EnsureParking,
     Expected,
+    Join,
+    OfOther,
+    Part,
     Record,
     RequireNetwork,
     Step,
@@ -42,6 +47,13 @@ BEFORE = ({Scope.LIVE: "<old/>", Scope.CONFIG: "<old/>"}, {Scope.LIVE: OLD, Scop
 
 def start(host: FakeHost) -> None:
     host.devices, host.entries = dict(BEFORE[0]), dict(BEFORE[1])
+
+
+def test_the_ends_are_those_of_cables() -> None:
+    far, left = Joint("cable", "vnet1"), Joint("cable", "vnet0")
+    moved = (Join("vnet0", far), OfOther("vm2", Join("vnet1", left)), OfOther("vm3", Part("vnet2", left)))
+    assert PLAN.ends == replace(PLAN, steps=(Join("vnet0", Joint("device", "eth1")),)).ends == frozenset()
+    assert replace(PLAN, steps=moved).ends == {"vnet0", "vnet1", "vnet2"}
 
 
 def test_all_goes_well(fake_host: FakeHost) -> None:
