@@ -29,7 +29,7 @@ from nicplug_xml import (
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
 from nicplug_xml.model import Backend, InterfaceStatus
-from tests.live.conftest import everything
+from tests.live.conftest import at_once, everything
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.guest import Guest, GuestNic
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
 
 MAC, OTHER_MAC = "52:54:00:c0:f0:01", "52:54:00:c0:f0:02"
+#: Of the other one, which has more than one NIC.
+OTHER_MACS = OTHER_MAC, "52:54:00:c0:f0:03", "52:54:00:c0:f0:04"
 
 #: The addresses of the guest, one in each network, and of whom it finds there.
 ADDRESSES = ("192.0.2.2/24", "198.51.100.2/24", "203.0.113.2/24", "198.18.0.2/24", "198.18.1.2/24",
@@ -90,7 +92,7 @@ class Subject:
 
     :param platform: where it runs.
     :param guest: the guest.
-    :param other: another one there.
+    :param other: another one there, with several.
     :param restart: starts libvirtd anew, and finds the guests again.
     :param at_boot: the NIC as nicplug and as the guest saw it when the guest was ready.
     """
@@ -238,7 +240,7 @@ def is_cabled_to_another_guest(subject: Subject) -> None:
     subject.attach(to_the_other(subject))
     subject.other.wait_carrier(OTHER_MAC, up=True, timeout=30)
     assert subject.answers(CABLE)
-    (far,) = interfaces(subject.other.dom)
+    (far,) = (nic for nic in interfaces(subject.other.dom) if nic.mac == OTHER_MAC)
     assert same(far.backend, cable.backend(subject.guest.name, MAC))
     subject.attach(bridge.backend(BLUE_BRIDGE))
     subject.other.wait_carrier(OTHER_MAC, up=False, timeout=30)
@@ -248,6 +250,25 @@ def is_cabled_to_another_guest(subject: Subject) -> None:
 def to_the_other(subject: Subject) -> Backend:
     """Return a cable to the other guest."""
     return cable.backend(subject.other.name, OTHER_MAC)
+
+
+def are_plugged_at_once(subject: Subject) -> None:
+    guest = subject.other
+    wanted = dict(zip(OTHER_MACS, (BLUE_BRIDGE, GREEN_BRIDGE, BLUE_BRIDGE), strict=True))
+
+    def plug(mac: str) -> InterfaceStatus:
+        return attach_backend(guest.dom, mac, bridge.backend(wanted[mac]))
+
+    def unplug(mac: str) -> InterfaceStatus:
+        return detach_backend(guest.dom, mac)
+
+    for _ in range(3):
+        for change, connection in ((plug, Connection.ATTACHED), (unplug, Connection.DEFERRED)):
+            at_once(change, wanted)
+            for status in interfaces(guest.dom):
+                assert status.connection is connection
+                assert same(status.backend, bridge.backend(wanted[status.mac]))
+                guest.wait_carrier(status.mac, up=change is plug, timeout=30)
 
 
 def updates_the_device(subject: Subject) -> None:
@@ -408,6 +429,7 @@ SCENARIOS = (
     _move("an Open vSwitch bridge", ovs.backend(OVS_BRIDGE), SWITCH),
     _move("a user-mode network", Backend("user"), USER),
     Scenario("a cable to another guest, and pull it", is_cabled_to_another_guest, to_the_other),
+    Scenario("several NICs of a guest at once: each is where it is to be", are_plugged_at_once),
     Scenario("update-device: move, nothing, unplug", updates_the_device),
     Scenario("list and dumpxml tell what is so", tells_the_truth),
     Scenario("change the definition alone (`--config`)", changes_the_definition_alone),

@@ -6,10 +6,12 @@ import itertools
 import json
 import re
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import GuestFactory
+
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 NIC = """<interface {attributes}>
   <mac address='{mac}'/>{children}
@@ -86,6 +91,21 @@ def deferred_guest(libvirt_guest: GuestFactory, nic_xml: Callable[..., str]) -> 
         return libvirt_guest(interfaces, define=how, timeout=timeout, fresh=fresh)
 
     return make
+
+
+def at_once(call: Callable[[_Given], _Result], given: Collection[_Given]) -> list[_Result]:
+    """Call something for each of several things, in a thread for each, which all begin at the same moment.
+
+    :returns: what came of each, in the order of `given`.
+    """
+    start = threading.Barrier(len(given))
+
+    def begin(one: _Given) -> _Result:
+        start.wait()
+        return call(one)
+
+    with ThreadPoolExecutor(len(given)) as pool:
+        return list(pool.map(begin, given))
 
 
 def emulator(program: Path) -> str:

@@ -79,8 +79,8 @@ def subject(request: pytest.FixtureRequest, around: None) -> Iterator[Subject]:
             qemu.networkCreateXML(NETWORK)
             removals.callback(lambda: daemon.connect().networkLookupByName("npcf").destroy())
         guests = [
-            _boot(platform, conn, mac, devices, workdir, removals)
-            for mac in (conformance.MAC, conformance.OTHER_MAC)
+            _boot(platform, conn, macs, devices, workdir, removals)
+            for macs in ((conformance.MAC,), conformance.OTHER_MACS)
         ]
         for guest in guests:
             guest.wait_ready(180)
@@ -115,16 +115,16 @@ def _connection(
 def _boot(
     platform: Platform,
     conn: libvirt.virConnect,
-    mac: str,
+    macs: tuple[str, ...],
     devices: str,
     workdir: Path,
     removals: ExitStack,
 ) -> Guest:
     boot = boot_container if platform.containers else boot_guest
     name = f"npcf{next(_numbers)}"
-    nic = NIC.format(attributes="connection='deferred'", mac=mac, children="")
+    nics = "".join(NIC.format(attributes="connection='deferred'", mac=mac, children="") for mac in macs)
     held = partial(define, plane=platform.plane)
-    guest = boot(conn, name, nic, workdir=workdir, define=held, devices_xml=devices)
+    guest = boot(conn, name, nics, workdir=workdir, define=held, devices_xml=devices)
     removals.callback(guest.remove)
     return guest
 

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +33,7 @@ from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import boot_guest, remove_domain
-from tests.live.conftest import devices, everything, is_isolated, master, run, target
+from tests.live.conftest import at_once, devices, everything, is_isolated, master, run, target
 from tests.live.test_hub import veth, wait_until, walk
 from tests.live.test_plugging import identity
 
@@ -246,10 +245,8 @@ def test_of_two_nics_at_once_one_gets_the_device(
     macs = new_mac(), new_mac()
     guest = deferred_guest(*macs, timeout=None)
     taps = {mac: target(guest.dom, mac) for mac in macs}
-    start = threading.Barrier(len(macs))
 
     def attach(mac: str) -> str:
-        start.wait()
         try:
             attach_backend(guest.dom, mac, netdev.backend(lower))
         except NicplugError as error:
@@ -258,8 +255,7 @@ def test_of_two_nics_at_once_one_gets_the_device(
 
     for _ in range(10):
         before = everything(guest.dom)
-        with ThreadPoolExecutor() as pool:
-            said = dict(zip(macs, pool.map(attach, macs), strict=True))
+        said = dict(zip(macs, at_once(attach, macs), strict=True))
         (winner,) = (mac for mac, error in said.items() if not error)
         (loser,) = (mac for mac, error in said.items() if error)
         assert f"device '{lower}' is joined to {taps[winner]}, the device of another NIC" in said[loser]
@@ -276,10 +272,8 @@ def test_of_two_cables_to_one_nic_at_once_one_is_plugged_in(
     ends = {mac: deferred_guest(mac, timeout=None) for mac in (new_mac(), new_mac(), new_mac())}
     taps = {mac: target(guest.dom, mac) for mac, guest in ends.items()}
     *near, far = ends
-    start = threading.Barrier(len(near))
 
     def attach(mac: str) -> str:
-        start.wait()
         try:
             attach_backend(ends[mac].dom, mac, cable.backend(ends[far].name, far))
         except NicplugError as error:
@@ -291,8 +285,7 @@ def test_of_two_cables_to_one_nic_at_once_one_is_plugged_in(
         return re.findall(r"Redirect to device ([^)]*)", filters)
 
     for _ in range(10):
-        with ThreadPoolExecutor() as pool:
-            said = dict(zip(near, pool.map(attach, near), strict=True))
+        said = dict(zip(near, at_once(attach, near), strict=True))
         (winner,) = (mac for mac, error in said.items() if not error)
         (loser,) = (mac for mac, error in said.items() if error)
         assert f"{taps[far]} of {ends[far].name} is plugged into cable {ends[winner].name}/" in said[loser]
@@ -307,21 +300,17 @@ def test_of_two_cables_to_one_nic_at_once_one_is_plugged_in(
 def test_a_cable_is_plugged_in_from_both_ends_at_once(deferred_guest: NewGuest, new_mac: NewMac) -> None:
     here, there = ends = new_mac(), new_mac()
     guest = deferred_guest(*ends, timeout=None)
-    start = threading.Barrier(len(ends))
 
     def plug(mac: str) -> bool:
-        start.wait()
         other = there if mac == here else here
         return attach_backend(guest.dom, mac, cable.backend(guest.name, other)).changed
 
     def unplug(mac: str) -> bool:
-        start.wait()
         return detach_backend(guest.dom, mac).changed
 
     for _ in range(5):
         for change, connection in ((plug, Connection.ATTACHED), (unplug, Connection.DEFERRED)):
-            with ThreadPoolExecutor() as pool:
-                assert sorted(pool.map(change, ends)) == [False, True]
+            assert sorted(at_once(change, ends)) == [False, True]
             assert [nic.connection for nic in interfaces(guest.dom)] == [connection] * 2
 
 
@@ -334,20 +323,16 @@ def test_nics_of_one_guest_are_plugged_at_once(
         backends = *devices, direct.backend(lower), bridge.backend(blue.name)
         wanted = {new_mac(): backend for backend in backends}
         guest = deferred_guest(*wanted, timeout=None)
-        start = threading.Barrier(len(wanted))
 
         def plug(mac: str) -> None:
-            start.wait()
             attach_backend(guest.dom, mac, wanted[mac])
 
         def unplug(mac: str) -> None:
-            start.wait()
             detach_backend(guest.dom, mac)
 
         for _ in range(5):
             for change, connection in ((plug, Connection.ATTACHED), (unplug, Connection.DEFERRED)):
-                with ThreadPoolExecutor() as pool:
-                    list(pool.map(change, wanted))
+                at_once(change, wanted)
                 for nic in interfaces(guest.dom):
                     assert nic.connection is connection
                     assert nic.backend is not None
