@@ -61,6 +61,11 @@ def add_bridge(name: str) -> None:
 
     :raises OperationError: the kernel refuses.
     """
+    from pyroute2 import NetlinkError
+
     with netlink() as ipr:
-        if not ipr.link_lookup(ifname=name):
+        try:
             ipr.link("add", ifname=name, kind="bridge")
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise

@@ -9,7 +9,17 @@ import pytest
 
 from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, set_link, xml_desc
 from nicplug_xml.backends import bridge, network
-from tests.live.conftest import everything, interface_xml, is_isolated, master, run, target
+from nicplug_xml.host.connection import ensure_parking, parking_kind
+from tests.live.conftest import (
+    at_once,
+    devices,
+    everything,
+    interface_xml,
+    is_isolated,
+    master,
+    run,
+    target,
+)
 
 if TYPE_CHECKING:
     import libvirt
@@ -170,6 +180,22 @@ def test_the_administrators_link_survives(
     guest.wait_carrier(mac, up=True)
     attach_backend(guest.dom, mac, link="down")
     guest.wait_carrier(mac, up=False)
+
+
+def test_the_parking_place_is_made_by_several_at_once(libvirt_connection: libvirt.virConnect) -> None:
+    has_networks = parking_kind(libvirt_connection) == "network"
+    place = "nicplug-parknet" if has_networks else "nicplug-park"
+    ensure_parking(libvirt_connection)
+    for _ in range(8):
+        if has_networks:
+            parking = libvirt_connection.networkLookupByName("nicplug-parking")
+            parking.destroy()
+            parking.undefine()
+        else:
+            run("ip", "link", "delete", place)
+        assert place not in devices()
+        at_once(ensure_parking, [libvirt_connection] * 4)
+        assert place in devices()
 
 
 def test_parked_guests_cannot_reach_each_other(deferred_guest: NewGuest, new_mac: NewMac) -> None:
