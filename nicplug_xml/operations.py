@@ -17,6 +17,7 @@ from nicplug_xml.frozen import replace
 from nicplug_xml.host.connection import (
     default_plane,
     ensure_parking,
+    find_beside,
     network_xml,
     offered_planes,
     parking_kind,
@@ -341,24 +342,24 @@ def _plan(
 
 
 def plan_and_carry_out(dom: libvirt.virDomain, make: Callable[[], Plan]) -> InterfaceStatus:
-    """Make a plan and carry it out, both while nobody else changes the NICs at the ends of its cables.
-
-    Each of those is changed by whoever plugs in the other end: of two cables to one NIC, the second is to be
-    planned when the first is there.
+    """Make a plan and carry it out, both while no other operation changes a domain that it changes.
 
     :param dom: the domain, libvirt-python's own object.
     :param make: makes the plan.
     :returns: as `carry_out_plan`.
     :raises NicplugError: as the operation that the plan is of.
     """
-    held: frozenset[str] = frozenset()
+    held = {dom.UUIDString()}
     with ExitStack() as stack:
-        while not (plan := make()).ends <= held:
+        while True:
+            for uuid in sorted(held):  # in one order: nobody waits for who waits for him
+                stack.enter_context(locked(uuid))
+            plan = make()
+            missing = {find_beside(dom.connect(), name).UUIDString() for name in plan.others} - held
+            if not missing:
+                return carry_out_plan(dom, plan)
             stack.close()
-            held = plan.ends
-            for device in sorted(held):  # in one order: nobody waits for who waits for him
-                stack.enter_context(locked(device))
-        return carry_out_plan(dom, plan)
+            held |= missing
 
 
 def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None = None) -> InterfaceStatus:

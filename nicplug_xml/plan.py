@@ -9,7 +9,7 @@ from collections.abc import Callable
 from nicplug_xml.errors import NicplugError, OperationError
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import Scope
-from nicplug_xml.steps import Announce, Host, Join, Monitor, OfOther, Part, Release, Step
+from nicplug_xml.steps import Announce, Host, Monitor, OfOther, Release, Step
 
 
 class Plan(Frozen):
@@ -34,12 +34,9 @@ class Plan(Frozen):
     mark: str = ""
 
     @property
-    def ends(self) -> frozenset[str]:
-        """The host devices of the NICs at the ends of cables that are plugged or pulled; mostly none."""
-        if not any(isinstance(step, OfOther) for step in self.steps):
-            return frozenset()
-        steps = (step.step if isinstance(step, OfOther) else step for step in self.steps)
-        return frozenset(step.device for step in steps if isinstance(step, (Join, Part)))
+    def others(self) -> frozenset[str]:
+        """The names of other domains that it changes, at the far ends of cables; mostly none."""
+        return frozenset(step.domain for step in self.steps if isinstance(step, OfOther))
 
     def __repr__(self) -> str:
         return f"<Plan to {self.summary}: {len(self.steps)} steps>"

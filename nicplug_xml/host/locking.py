@@ -5,46 +5,71 @@ The authority is flock(2).
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from nicplug_xml.errors import OperationError
+
+#: Seconds to wait for others, and between two looks.
+_PATIENCE, _PAUSE = 60, 0.002
+
+#: Who has locked what: threads by their numbers, with the name.
+_held: set[tuple[int, str]] = set()
 
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Keep all others who ask for that name waiting, as long as the block runs.
+    """Keep all other threads and processes that ask for that name waiting, as long as the block runs.
 
+    The thread that has it may ask again.
     Root's is one lock, and each user has one of their own; one who has no place for it goes without.
 
     :param name: a word.
+    :raises OperationError: another one has not let go of it for a minute.
     """
+    mine = _thread.get_ident(), name
     directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
-    if not os.access(directory, os.W_OK):
+    if mine in _held or not os.access(directory, os.W_OK):
         yield
         return
     path = f"{directory}/nicplug-{name}.lock"
     file = _open(path)
+    _held.add(mine)
     try:
         yield
     finally:
+        _held.remove(mine)
         with suppress(FileNotFoundError):
             os.unlink(path)
         os.close(file)
 
 
 def _open(path: str) -> int:
+    until = time.monotonic() + _PATIENCE
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Who had it has removed it meanwhile, and others may have a new one.
-            if _is_same(file, path):
-                return file
-        except BaseException:
-            os.close(file)
-            raise
+        # Who had it has removed it meanwhile, and others may have a new one.
+        if _is_mine(file) and _is_same(file, path):
+            return file
         os.close(file)
+        if time.monotonic() > until:
+            raise OperationError(
+                f"another operation has been at work on this for {_PATIENCE} s",
+                hint=f"'fuser {path}' tells which process that is",
+            )
+        time.sleep(_PAUSE)
+
+
+def _is_mine(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_same(file: int, path: str) -> bool:

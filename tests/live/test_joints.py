@@ -51,6 +51,9 @@ daemon_only = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect
 MODES = ("bridge", "private", "vepa", "passthrough")
 PARKING = {"nicplug-park", "nicplug-parknet"}
 
+#: Our metadata, which a domain has had in it once.
+OURS = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.DOTALL)
+
 
 class Place(NamedTuple):
     """A backend, and an address that answers there and nowhere else."""
@@ -122,8 +125,7 @@ def test_every_backend_to_every_other(deferred_guest: NewGuest, places: list[Pla
     detach_backend(guest.dom, mac)
     guest.wait_carrier(mac, up=False)
     assert identity(guest, mac) == nic
-    ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
-    assert without(ours, everything(guest.dom)) == without(ours, before)
+    assert without(OURS, everything(guest.dom)) == without(OURS, before)
 
 
 def without(pattern: re.Pattern[str], facts: list[str]) -> str:
@@ -233,8 +235,7 @@ def test_a_device_of_the_host_is_one_nics(deferred_guest: NewGuest, lower: str, 
     assert "PROMISC" in run("ip", "link", "show", lower)
     set_link(guest.dom, mac, True)
     detach_backend(guest.dom, mac)
-    ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
-    assert without(ours, everything(guest.dom)) == without(ours, unplugged)
+    assert without(OURS, everything(guest.dom)) == without(OURS, unplugged)
     attach_backend(guest.dom, second, netdev.backend(lower))
     assert "PROMISC" in run("ip", "link", "show", lower)
 
@@ -262,8 +263,7 @@ def test_of_two_nics_at_once_one_gets_the_device(
         assert f"device {taps[winner]}" in run("tc", "filter", "show", "dev", lower, "ingress")
         assert [nic.connection for nic in interfaces(guest.dom) if nic.mac == loser] == [Connection.DEFERRED]
         detach_backend(guest.dom, winner)
-        ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
-        assert without(ours, everything(guest.dom)) == without(ours, before)
+        assert without(OURS, everything(guest.dom)) == without(OURS, before)
 
 
 def test_of_two_cables_to_one_nic_at_once_one_is_plugged_in(
@@ -312,6 +312,40 @@ def test_a_cable_is_plugged_in_from_both_ends_at_once(deferred_guest: NewGuest, 
         for change, connection in ((plug, Connection.ATTACHED), (unplug, Connection.DEFERRED)):
             assert sorted(at_once(change, ends)) == [False, True]
             assert [nic.connection for nic in interfaces(guest.dom)] == [connection] * 2
+
+
+def test_one_nic_that_is_plugged_into_several_at_once_goes_from_one_to_the_other(
+    deferred_guest: NewGuest, lower: str, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    guest = deferred_guest(mac, timeout=None)
+    tap, parking = target(guest.dom, mac), master(target(guest.dom, mac))
+    # A bridge takes the lowest address of its ports, unless it was given one.
+    run("ip", "link", "set", blue.name, "address", "52:54:00:00:00:b1")
+    # Where the tap is a port, and how many redirects there are, of the tap and of the device.
+    seen = {
+        bridge.backend(blue.name): (blue.name, 0, 0),
+        netdev.backend(lower): (parking, 1, 1),
+        direct.backend(lower): (parking, 1, 0),
+    }
+
+    def redirects(device: str) -> int:
+        return run("tc", "filter", "show", "dev", device, "ingress").count("mirred")
+
+    def plug(backend: Backend) -> bool:
+        return attach_backend(guest.dom, mac, backend).changed
+
+    for _ in range(5):
+        before = everything(guest.dom)
+        assert at_once(plug, seen) == [True] * len(seen)
+        (nic,) = interfaces(guest.dom)
+        assert (nic.connection, nic.carrier) == (Connection.ATTACHED, True)
+        (there,) = (
+            place for backend, place in seen.items() if nic.backend and backend.is_within(nic.backend)
+        )
+        assert (master(tap), redirects(tap), redirects(lower)) == there
+        assert detach_backend(guest.dom, mac).changed
+        assert without(OURS, everything(guest.dom)) == without(OURS, before)
 
 
 def test_nics_of_one_guest_are_plugged_at_once(
@@ -484,8 +518,7 @@ def test_cable(deferred_guest: NewGuest, new_mac: NewMac) -> None:
         guest.wait_carrier(mac, up=False)
         (seen,) = interfaces(guest.dom)
         assert seen.connection is Connection.DEFERRED
-    ours = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.S)
-    assert without(ours, everything(one.dom)) == without(ours, before)
+    assert without(OURS, everything(one.dom)) == without(OURS, before)
 
     # Plugged in again at the other end, without naming it; and the other guest goes.
     attach_backend(two.dom, there)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from nicplug_xml.errors import OperationError
+from nicplug_xml.host import locking
 from nicplug_xml.host.locking import locked
 
 
@@ -48,6 +50,26 @@ def test_what_fails_lets_go(runtime: Path) -> None:
         assert [file.name for file in runtime.iterdir()] == ["nicplug-counter.lock"]
         raise RuntimeError
     assert list(runtime.iterdir()) == []
+    assert count(1) == 1
+
+
+def test_who_has_it_may_ask_again(runtime: Path) -> None:
+    with ThreadPoolExecutor() as pool, locked("counter"):
+        with locked("counter"):
+            pass
+        assert [file.name for file in runtime.iterdir()] == ["nicplug-counter.lock"]
+        waiting = pool.submit(count, 1)
+        assert wait([waiting], timeout=0.1).not_done
+    assert waiting.result() == 1
+    assert list(runtime.iterdir()) == []
+
+
+def test_nobody_waits_for_ever(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_PATIENCE", 0.05)
+    with locked("counter"), ThreadPoolExecutor() as pool:
+        error = pool.submit(count, 1).exception()
+    assert isinstance(error, OperationError)
+    assert error.hint == f"'fuser {runtime}/nicplug-counter.lock' tells which process that is"
     assert count(1) == 1
 
 

@@ -40,6 +40,9 @@ class Domain:
             f"<address type='pci' slot='{number}'/></interface>"
         )
 
+    def UUIDString(self) -> str:
+        return "d2a0d1b8-0000-4000-8000-000000000001"
+
     def XMLDesc(self, flags: int = 0) -> str:
         nics = "".join(self.nics.values())
         if flags & CONFIG:

@@ -49,11 +49,11 @@ def start(host: FakeHost) -> None:
     host.devices, host.entries = dict(BEFORE[0]), dict(BEFORE[1])
 
 
-def test_the_ends_are_those_of_cables() -> None:
+def test_others_are_at_the_far_ends_of_cables() -> None:
     far, left = Joint("cable", "vnet1"), Joint("cable", "vnet0")
     moved = (Join("vnet0", far), OfOther("vm2", Join("vnet1", left)), OfOther("vm3", Part("vnet2", left)))
-    assert PLAN.ends == replace(PLAN, steps=(Join("vnet0", Joint("device", "eth1")),)).ends == frozenset()
-    assert replace(PLAN, steps=moved).ends == {"vnet0", "vnet1", "vnet2"}
+    assert PLAN.others == frozenset()
+    assert replace(PLAN, steps=moved).others == {"vm2", "vm3"}
 
 
 def test_all_goes_well(fake_host: FakeHost) -> None:
