@@ -312,6 +312,29 @@ def test_what_netdev_replace_cannot_have_changes_nothing(
         assert answers(guest, expected) == expected
 
 
+def test_passthrough_takes_a_device_that_is_free(
+    stock_virsh: Virsh, patched_qemu: Path, networks: None
+) -> None:
+    virsh = stock_virsh
+    passthrough = DIRECT.replace("'bridge'/>", "'passthrough'/>")
+    guest = virsh.start(DEFERRED, emulator(patched_qemu))
+    unplugged = run("ip", "-brief", "link", "show", "dev", DEVICE)
+    for update, other in ((DIRECT, passthrough), (passthrough, DIRECT)):
+        virsh.update(update)
+        guest.wait_carrier(MAC, up=True, timeout=30)
+        assert answers(guest, FAR) == FAR
+        before = everything(guest.dom)
+        # The new macvtap would be made while the old one is there, which the kernel refuses; and libvirt
+        # would have given the device the guest's MAC by then.
+        with pytest.raises(OperationError, match=f"connection to device '{DEVICE}' while it is in use"):
+            virsh.update(other)
+        assert everything(guest.dom) == before
+        assert answers(guest, FAR) == FAR
+        virsh.update(DEFERRED)
+        guest.wait_carrier(MAC, up=False, timeout=30)
+        assert run("ip", "-brief", "link", "show", "dev", DEVICE).split()[2] == unplugged.split()[2]
+
+
 def test_moving_on_and_on_leaves_nothing_behind(
     stock_virsh: Virsh, patched_qemu: Path, networks: None
 ) -> None:
@@ -513,7 +536,10 @@ def test_a_start_and_a_reset_are_as_the_definition_and_the_running_guest_say(
     assert answers(guest, BLUE) == BLUE
     virsh.update(nic("deferred", "bridge", "npblue"), "--live", "--config")
     assert answers(guest) == ""
+    # Who knows nothing of the attribute does not take it away.
+    virsh.update(nic("", "bridge", "npgreen"), "--config")
     assert virsh.interface("--inactive").startswith("<interface type='bridge' connection='deferred'>")
+    assert "npgreen" in virsh.interface("--inactive")
     for start in ("reset", "destroy"):
         virsh(start, NAME)
         if start == "destroy":
