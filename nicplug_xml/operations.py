@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from nicplug_xml.host.connection import (
     offered_planes,
     parking_kind,
 )
-from nicplug_xml.host.domain import Domain, recorded_planes
+from nicplug_xml.host.domain import Domain, recorded_planes, replaced_by
 from nicplug_xml.host.errors import translated
 from nicplug_xml.host.locking import locked
 from nicplug_xml.model import (
@@ -35,7 +35,7 @@ from nicplug_xml.model import (
     the_one,
 )
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
-from nicplug_xml.planes import hub, swap, tap, veth
+from nicplug_xml.planes import hub, native, swap, tap, veth
 from nicplug_xml.planes.joining import JOINED
 from nicplug_xml.planner import Site
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
@@ -158,6 +158,12 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
             warnings.warn(
                 f"the guest sees a carrier on {nic.name} of '{domain.name}', and nothing is plugged in;"
                 " attach-backend or detach-backend make that right",
+                stacklevel=2,
+            )
+        if nic.shown and (joint := now.facts.joints.get(nic.target)):
+            warnings.warn(
+                f"{nic.name} of '{domain.name}' was plugged into another backend, not by nicplug, and its"
+                f" frames still go to {joint.device}; attach-backend or detach-backend make that right",
                 stacklevel=2,
             )
     return [_status(domain, nic, scope) for nic in now.interfaces]
@@ -456,23 +462,31 @@ def _make(
             f"the domain XML is not valid: {problems[0]}", hint="'nicplug validate' shows all that is wrong"
         )
     chosen, offered = _chosen(conn, xml, plane)
-    stock = to_stock(
-        xml,
-        plane=chosen,
-        parking=parking_kind(conn),
-        recorded=recorded_planes(conn, xml),
-        offered=offered,
-        joined=_joined(conn, xml),
-    )
-    planes = {nic.plane for nic in view(parse_domain(stock).root).interfaces}
-    if swap.NAME in planes:
-        from nicplug_xml.host.emulator import require_replacing
+    replaced = replaced_by(conn, xml)
+    with locked(replaced.UUIDString()) if replaced else nullcontext():
+        stock = to_stock(
+            xml,
+            plane=chosen,
+            parking=parking_kind(conn),
+            recorded=recorded_planes(replaced) if replaced else {},
+            offered=offered,
+            joined=_joined(conn, xml),
+        )
+        planes = {nic.plane for nic in view(parse_domain(stock).root).interfaces}
+        if native.NAME in planes and native.NAME not in (offered or offered_planes(conn, xml)):
+            raise UnsupportedError(
+                f"plane '{native.NAME}' takes a libvirt that knows connection='deferred', and this one does"
+                " not: it would start the guest plugged in",
+                hint="leave the choice to nicplug (auto), or use a libvirt with our patches",
+            )
+        if swap.NAME in planes:
+            from nicplug_xml.host.emulator import require_replacing
 
-        require_replacing(conn, stock)
-    if planes & {tap.NAME, veth.NAME}:
-        ensure_parking(conn)
-    with translated():
-        return make(stock)
+            require_replacing(conn, stock)
+        if planes & {tap.NAME, veth.NAME}:
+            ensure_parking(conn)
+        with translated():
+            return make(stock)
 
 
 def _joined(conn: libvirt.virConnect, xml: str) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 from nicplug_xml.errors import NicplugError, OperationError
 from nicplug_xml.frozen import Frozen
@@ -78,11 +79,19 @@ def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
         for leftover in _undo([*done, step], host):
             warnings.warn(f"interrupted, and could not be undone: {leftover}", stacklevel=2)
         raise
-    for step in filter(is_final, plan.steps):
+    final = [step for step in plan.steps if is_final(step)]
+    for number, step in enumerate(final):
         try:
             _apply(step, host, observer)
-        except NicplugError as error:
+        except (NicplugError, OSError) as error:
             warnings.warn(f"all else is done, but to {step.summary} failed: {error}", stacklevel=2)
+        except BaseException:
+            # Nobody else knows of what is to be let go.
+            for rest in final[number:]:
+                if not isinstance(rest, Announce):
+                    with suppress(Exception):
+                        rest.apply(host)
+            raise
 
 
 def _apply(step: Step, host: Host, observer: Observer | None) -> None:

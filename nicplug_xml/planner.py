@@ -89,13 +89,14 @@ class Site(Frozen):
         attached = nic.connection is Connection.ATTACHED
         summary = f"{'move' if attached else 'plug'} {self.name} into {backends.describe(backend)}"
         steps: list[Step] = []
-        same = self.has(backend)
+        # Somebody else may have had libvirt join it to a bridge, and its frames still go elsewhere.
+        same = self.has(backend) and not (nic.shown and self._held().joint)
         if descriptor and self.scope is Scope.CONFIG:
             raise UnsupportedError(
                 "a descriptor is gone by the next start, and the definition cannot name it",
                 hint="plug it into the running domain (--live)",
             )
-        if descriptor or not (attached and same and same_link(link, nic.link)):
+        if descriptor or not (attached and same and self._has_link(link)):
             carrier = link != "down"
             endpoint, far_end = self._far_end(descriptor or self._endpoint(backend))
             self.check_backend(backend, endpoint)
@@ -156,7 +157,7 @@ class Site(Frozen):
         nic = self.nic
         attached = nic.connection is Connection.ATTACHED
         steps: list[Step] = []
-        if not same_link(state, nic.link):
+        if not self._has_link(state):
             # What the stock definition does not show starts unplugged: there its link is down.
             if attached and (nic.shown or self.scope is Scope.LIVE):
                 # Any NIC has a link, one that no plane holds included.
@@ -166,6 +167,12 @@ class Site(Frozen):
             if attached:
                 steps.append(self._check(Connection.ATTACHED, nic.backend, state == "up"))
         return self._plan(f"set the link of {self.name} {state}", steps)
+
+    def _has_link(self, state: str | None) -> bool:
+        """Whether the administrator's link is that, and the guest of a NIC that is attached sees it."""
+        attached = self.nic.connection is Connection.ATTACHED and self.scope is Scope.LIVE
+        seen = not attached or self.nic.carrier == (state != "down")
+        return seen and same_link(state, self.nic.link)
 
     def _plan(self, summary: str, steps: list[Step], place: str = "", hint: str = "") -> Plan:
         return Plan(summary, self.nic.key, self.scope, tuple(steps), place, hint, self.nic.mark)
@@ -347,7 +354,8 @@ class Site(Frozen):
 
     def _wanted(self, given: Backend | None, whole: bool = False) -> Backend:
         present = self.backend
-        wanted = given or present
+        # What is given may be what a running guest has, where libvirt adds to it.
+        wanted = backends.intended(given) if given else present
         if wanted is None or wanted.type is None:
             raise SchemaError(
                 f"{self.name} has no intended backend",

@@ -153,6 +153,15 @@ class _Rewriter:
                     f"two interfaces are named {entry.key}, one of them pluggable",
                     hint="give each an <alias name='ua-…'/> of its own; in a container, a MAC",
                 )
+        stock_macs = {
+            (item.get("mac", "address") or "").lower() for item in self.interfaces if id(item) not in made
+        }
+        for entry in entries:
+            if entry.key in stock_macs:
+                raise SchemaError(
+                    f"an interface that is not pluggable has the MAC of a pluggable one, {entry.key}",
+                    hint="give the pluggable one an <alias name='ua-…'/> of its own; in a container, a MAC",
+                )
         for name, plane in PLANES.items():
             held = {
                 entry.key: element

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from nicplug_xml.endpoints import OvsPort
@@ -472,7 +473,12 @@ class Join(Frozen):
         return f"netlink  RTM_NEWTFILTER {self.device} <-> {other}, mirred redirect"
 
     def apply(self, host: Host) -> None:
-        host.join(self.device, self.joint)
+        try:
+            host.join(self.device, self.joint)
+        except OSError:  # it is joined, and who is to clear that away could not be started
+            with suppress(OSError):
+                self.undo(host)
+            raise
 
     def undo(self, host: Host) -> None:
         if self.before is None:

@@ -14,6 +14,7 @@ from nicplug_xml.document import Document, Element
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.model import BACKEND_CHILDREN, Backend, Connection, Interface, Scope
+from nicplug_xml.obstacles import obstacles
 from nicplug_xml.plan import Plan
 from nicplug_xml.planner import Site, same_link
 from nicplug_xml.steps import Step, UpdateDevice
@@ -203,6 +204,9 @@ def _refuse_frontend(site: Site, given: Element, changed: Collection[str]) -> No
                 " what is recorded of it goes by its name",
                 hint=f"change the whole domain: 'nicplug edit {site.domain}'",
             )
+        for obstacle in obstacles(given, site.plane()):
+            if obstacle.child in changed:
+                raise UnsupportedError(f"{site.name}: {obstacle.what}", hint=obstacle.hint)
         return
     fixed = [name for name in changed if name not in CHANGES_LIVE]
     if fixed:

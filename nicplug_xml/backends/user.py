@@ -41,6 +41,11 @@ def _is_passt(backend: Backend) -> bool:
 
 def _slirp_arguments(root: Element) -> dict[str, object]:
     arguments: dict[str, object] = {"type": "user"}
+    if "dev" in (source := root.find("source") or root).attributes:
+        raise UnsupportedError(
+            f"QEMU's own user-mode network is not bound to a device ({source.attributes['dev']})",
+            hint="leave <source> out, or use <backend type='passt'/>",
+        )
     for ip in _named(root, "ip"):
         address, prefix = ip.attributes.get("address", ""), ip.attributes.get("prefix")
         if ip.attributes.get("family") == "ipv6":
@@ -71,6 +76,8 @@ def _passt_options(root: Element) -> Iterator[str]:
     source = root.find("source")
     if source is not None and "dev" in source.attributes:
         yield from ("--interface", source.attributes["dev"])
+    if log := root.get("backend", "logFile"):
+        yield from ("--log-file", log)
     for ip in _named(root, "ip"):
         yield from ("--address", ip.attributes.get("address", ""))
         if "prefix" in ip.attributes and ip.attributes.get("family") != "ipv6":

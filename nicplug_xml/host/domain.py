@@ -21,7 +21,7 @@ from nicplug_xml.host.connection import (
 )
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
-from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of, silence
+from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of
 from nicplug_xml.host.locking import locked
 from nicplug_xml.host.monitor import LibvirtMonitor, netdevs, nics
 from nicplug_xml.joints import Joint
@@ -167,10 +167,7 @@ class Domain(Descriptors, Kernel):
             other.close()
 
     def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:
-        from nicplug_xml.host.ovsdb import add_port
-
-        add_port(name, port, mac=mac, domain=self.dom.UUIDString(), mtu=mtu or None)
-        silence(name)
+        self.make_port(name, port, mac, mtu, self.dom.UUIDString())
 
     def join(self, device: str, joint: Joint) -> None:
         from nicplug_xml.host import janitor
@@ -251,17 +248,22 @@ class Domain(Descriptors, Kernel):
         return identified(self.read(scope).interfaces, key, mark)
 
 
-def recorded_planes(conn: libvirt.virConnect, xml: str) -> dict[str, str]:
-    """Return which plane holds which interface in the definition that a domain document would replace."""
+def replaced_by(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain | None:
+    """Return the domain whose definition a domain document would replace, if there is one."""
     import libvirt
 
     root = parse_domain(xml).root
     name, uuid = (found.content.strip() if (found := root.find(tag)) else "" for tag in ("name", "uuid"))
     try:
-        dom = conn.lookupByUUIDString(uuid) if uuid else conn.lookupByName(name)
-        definition = dom.XMLDesc(_XML_INACTIVE)
+        return conn.lookupByUUIDString(uuid) if uuid else conn.lookupByName(name)
     except libvirt.libvirtError:
-        return {}
+        return None
+
+
+def recorded_planes(dom: libvirt.virDomain) -> dict[str, str]:
+    """Return which plane holds which interface in a domain's definition."""
+    with translated():
+        definition = dom.XMLDesc(_XML_INACTIVE)
     return {nic.key: nic.plane for nic in view(parse_domain(definition).root).interfaces if nic.plane}
 
 

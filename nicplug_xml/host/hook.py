@@ -26,7 +26,7 @@ from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import NOT_ASKED
 from nicplug_xml.frozen import replace
 from nicplug_xml.host import janitor, sysfs
-from nicplug_xml.host.kernel import Kernel, silence
+from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan, carry_out
@@ -119,10 +119,7 @@ class _Container(Kernel):
 
     def add_port(self, name: str, port: OvsPort, mac: str, mtu: int) -> None:
         """Make an internal port of an Open vSwitch bridge."""
-        from nicplug_xml.host.ovsdb import add_port
-
-        add_port(name, port, mac=mac, domain=self._uuid, mtu=mtu or None)
-        silence(name)
+        self.make_port(name, port, mac, mtu, self._uuid)
 
     def state(self, _key: str, _mark: str = "") -> str:
         """Say in a few words what state an interface is in now."""

@@ -17,6 +17,7 @@ from nicplug_xml.joints import Joint
 from nicplug_xml.planes import tap
 
 if TYPE_CHECKING:
+    from nicplug_xml.endpoints import OvsPort
     from nicplug_xml.host.rtnetlink import Rtnetlink
 
 #: Flags of a device (netdevice(7)).
@@ -68,7 +69,27 @@ class Kernel:
             # Names are given in turn: this one was left by somebody who was killed in between.
             self._netlink.delete(index_of(name))
         self._netlink.add_macvlan(name, below, mode, mac, mtu)
-        silence(name)
+        try:
+            silence(name)
+        except OperationError:
+            self._netlink.delete(index_of(name))
+            raise
+
+    def make_port(self, name: str, port: OvsPort, mac: str, mtu: int, domain: str) -> None:
+        """Make an internal port of Open vSwitch, of which the host's own stack sees nothing.
+
+        :param mtu: its MTU; 0 for that of the bridge.
+        :param domain: UUID of the domain that it is for.
+        :raises NicplugError: it cannot be made; then there is none.
+        """
+        from nicplug_xml.host.ovsdb import add_port, delete_port
+
+        add_port(name, port, mac=mac, domain=domain, mtu=mtu or None)
+        try:
+            silence(name)
+        except OperationError:
+            delete_port(name)
+            raise
 
     def join(self, device: str, joint: Joint) -> None:
         """Redirect all frames of a NIC's host device and of a joint's to each other; or make it a port.
@@ -203,6 +224,11 @@ class Kernel:
                 f"device '{joint.device}' is joined to {holder}, the device of another NIC",
                 hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
             )
+        if not holder and (port_of := sysfs.master(joint.device)):
+            raise UnsupportedError(
+                f"device '{joint.device}' is a port of {port_of}, which would get none of its frames",
+                hint=f"plug the NIC into {port_of}, or use a cable if the device is another NIC's",
+            )
 
     def _redirect_back(self, joint: Joint, device: str, anew: bool) -> None:
         """Redirect the frames of a joint's device to a NIC's; with `anew` only if they go nowhere yet."""
@@ -288,6 +314,18 @@ def is_host_device(device: str, mac: str) -> bool:
 
 
 def silence(device: str) -> None:
-    """Keep the host's own stack from saying anything on a device of ours: no address of its own, no IPv6."""
-    with suppress(FileNotFoundError), open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "w") as file:
-        file.write("1")
+    """Keep the host's own stack from saying anything on a device of ours: no address of its own, no IPv6.
+
+    :raises OperationError: it cannot be kept.
+    """
+    path = f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6"
+    try:
+        with open(path, "w") as file:
+            file.write("1")
+    except FileNotFoundError:  # the host has no IPv6
+        return
+    except OSError as error:
+        raise OperationError(
+            f"the host's IPv6 cannot be kept off {device}: {path}: {error.strerror}",
+            hint="in a container, /proc/sys/net has to be writable",
+        ) from error

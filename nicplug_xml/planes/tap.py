@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
-from nicplug_xml.endpoints import Endpoint, OvsPort
+from nicplug_xml.endpoints import Endpoint, MacvtapOn, OvsPort
 from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
@@ -70,12 +70,19 @@ def refused(backend: Backend, endpoint: Endpoint | None = None) -> frozenset[str
     """
     if backend.type is None or shows(backend, endpoint):
         return KEPT
-    return KEPT | _OF_BRIDGES - ({"vlan"} if has_vlans(backend, endpoint) else set())
+    vlans = {"vlan"} if has_vlans(backend, endpoint) else set()
+    return KEPT | (_OF_BRIDGES - vlans) | of_macvtaps(backend, endpoint)
 
 
 def has_vlans(backend: Backend, endpoint: Endpoint | None = None) -> bool:
     """Whether a backend that the kernel joins can have VLANs: those of Open vSwitch are the port's."""
     return backend.type == "bridge" if endpoint is None else isinstance(endpoint, OvsPort)
+
+
+def of_macvtaps(backend: Backend, endpoint: Endpoint | None = None) -> set[str]:
+    """Return what a macvtap of libvirt's can have, and the macvlan that the NIC is joined to cannot."""
+    direct = backend.type == "direct" if endpoint is None else isinstance(endpoint, MacvtapOn)
+    return {"virtualport"} if direct else set()
 
 
 def shows(backend: Backend, endpoint: Endpoint | None = None) -> bool:

@@ -28,7 +28,9 @@ NEEDS_ALIAS = False
 
 #: Backend types that can be plugged in.
 KINDS = tap.KINDS
-KEPT: frozenset[str] = frozenset()
+
+#: libvirt gives the container's end these when it starts it.
+KEPT = frozenset(("ip", "route"))
 
 #: libvirt carries these out when it makes a tap, and we do not.
 _LIBVIRTS = frozenset(("backend", "bandwidth", "filterref", "vlan", "coalesce", "tune"))
@@ -46,8 +48,9 @@ def refused(backend: Backend, endpoint: Endpoint | None = None) -> frozenset[str
     :param endpoint: what the backend looks like from the host, where that is known.
     """
     if tap.shows(backend, endpoint):
-        return _LIBVIRTS
-    return _LIBVIRTS - ({"vlan"} if tap.has_vlans(backend, endpoint) else set()) | {"port"}
+        return _LIBVIRTS | KEPT
+    vlans = {"vlan"} if tap.has_vlans(backend, endpoint) else set()
+    return (_LIBVIRTS - vlans) | KEPT | {"port"} | tap.of_macvtaps(backend, endpoint)
 
 
 def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:

@@ -141,6 +141,13 @@ def lower(libvirt_bridge: BridgeFactory) -> Iterator[str]:
         yield device
 
 
+@pytest.fixture
+def other(libvirt_bridge: BridgeFactory) -> Iterator[str]:
+    """Another device of the host."""
+    with veth("npother", libvirt_bridge().name) as device:
+        yield device
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_of_the_guest_reaches_the_hosts_stack(
     deferred_guest: NewGuest, lower: str, new_mac: NewMac, mode: str
@@ -200,6 +207,8 @@ def test_refusals_change_nothing(
         "there is no device 'nope'": netdev.backend("nope"),
         "no device 'nope2'": direct.backend("nope2"),
         "there is no domain 'nope3'": cable.backend("nope3", mac),
+        f"device '{lower}p' is a port of ": netdev.backend(f"{lower}p"),
+        f"device '{target(other.dom, busy)}' is a port of {blue}": netdev.backend(target(other.dom, busy)),
         "has no interface '52:54:00:99:99:99'; it has": cable.backend(other.name, "52:54:00:99:99:99"),
         "is both ends of that cable": cable.backend(guest.name, mac),
         f"is plugged into bridge {blue}; unplug it first": cable.backend(other.name, busy),
@@ -217,13 +226,15 @@ def test_refusals_change_nothing(
             assert everything(guest.dom) == before
 
 
-def test_a_device_of_the_host_is_one_nics(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
+def test_a_device_of_the_host_is_one_nics(
+    deferred_guest: NewGuest, lower: str, other: str, new_mac: NewMac
+) -> None:
     mac, second = new_mac(), new_mac()
     guest = deferred_guest(mac, second, timeout=None)
     unplugged = everything(guest.dom)
     attach_backend(guest.dom, mac, netdev.backend(lower))
     attach_backend(guest.dom, mac, netdev.backend(lower), link="down")
-    for backend in (None, netdev.backend(f"{lower}p")):
+    for backend in (None, netdev.backend(other)):
         if backend is not None:
             attach_backend(guest.dom, second, backend)
         before = everything(guest.dom)
@@ -390,19 +401,21 @@ def test_the_link_stays_a_thing_of_its_own(deferred_guest: NewGuest, lower: str,
     assert "<link state='down'/>" in xml_desc(guest.dom).replace('"', "'")
 
 
-def test_a_guest_that_ends_leaves_nothing(deferred_guest: NewGuest, lower: str, new_mac: NewMac) -> None:
+def test_a_guest_that_ends_leaves_nothing(
+    deferred_guest: NewGuest, lower: str, other: str, new_mac: NewMac
+) -> None:
     mac, second = new_mac(), new_mac()
     before = set(devices())
     guest = deferred_guest(mac, second, timeout=None)
     with_guest = set(devices())
     attach_backend(guest.dom, mac, direct.backend(lower))
-    attach_backend(guest.dom, second, netdev.backend(f"{lower}p"))
+    attach_backend(guest.dom, second, netdev.backend(other))
     assert set(devices()) == with_guest | {f"{target(guest.dom, mac)}.np0"}
     assert who_clears_away()
     guest.dom.destroy()
     wait_until(lambda: set(devices()) <= before | PARKING)
     wait_until(lambda: "clsact" not in run("tc", "qdisc"))
-    wait_until(lambda: "PROMISC" not in run("ip", "link", "show", f"{lower}p"))
+    wait_until(lambda: "PROMISC" not in run("ip", "link", "show", other))
     until_nobody_clears_away()
 
 

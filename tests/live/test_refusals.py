@@ -242,3 +242,15 @@ def test_a_domain_that_ended_meanwhile(deferred_guest: NewGuest, new_mac: NewMac
     with pytest.raises(UnsupportedError, match="is not running"):
         attach_backend(guest.dom, mac, bridge.backend("b"), flags=LIVE)
     assert domain.state("52:54:00:00:00:00") == "gone from the domain"
+
+
+def test_a_libvirt_that_does_not_know_the_attribute_is_not_told_it(
+    libvirt_connection: libvirt.virConnect, nic_xml: Callable[..., str], new_mac: NewMac
+) -> None:
+    nic = nic_xml(new_mac(), "<source bridge='br0'/>", "type='bridge' connection='deferred'")
+    xml = f"""<domain type='qemu'><name>np-native</name><memory>1024</memory>
+    <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>{nic}</devices></domain>"""
+    for make in (define, create):
+        with pytest.raises(UnsupportedError, match="takes a libvirt that knows connection='deferred'"):
+            make(libvirt_connection, xml, plane="native")
+    assert "np-native" not in [dom.name() for dom in libvirt_connection.listAllDomains()]

@@ -104,6 +104,22 @@ def test_no_carrier_at_the_start_not_for_a_moment(deferred_container: NewContain
     assert (status.plane, status.connection, status.carrier) == ("veth", Connection.DEFERRED, False)
 
 
+def test_an_address_is_set_at_the_start(
+    libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    blue, mac = libvirt_bridge("192.0.2.1/24"), new_mac()
+    address = "<ip family='ipv4' address='192.0.2.9' prefix='24'/>"
+    container = libvirt_container(on_bridge(mac, blue, address), define=define)
+    assert "inet 192.0.2.9/24 " in container.run("ip addr show dev eth0")
+    assert container.ping("192.0.2.1", count=3)
+    assert "192.0.2.9" in xml_desc(container.dom)
+    with pytest.raises(UnsupportedError, match="cannot carry out <ip> of a backend"):
+        attach_backend(container.dom, mac, Backend("bridge", (f"<source bridge='{blue}'/>", address)))
+    detach_backend(container.dom, mac)
+    attach_backend(container.dom, mac)
+    assert container.ping("192.0.2.1", count=3)
+
+
 def test_what_is_defined_as_attached_starts_plugged_in(
     libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
 ) -> None:

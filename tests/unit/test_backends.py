@@ -75,13 +75,23 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
         document(
             "user",
             "dev='eth0'",
-            rest="<backend type='passt'/><ip family='ipv4' address='172.17.2.4' prefix='24'/>"
+            rest="<backend type='passt' logFile='/run/p.log'/>"
+            "<ip family='ipv4' address='172.17.2.4' prefix='24'/>"
             "<portForward proto='tcp' address='127.0.0.1'>"
             "<range start='8080' end='8081' to='80'/></portForward>",
         ),
         Passt(
             (
-                *("--interface", "eth0", "--address", "172.17.2.4", "--netmask", "24"),
+                *(
+                    "--interface",
+                    "eth0",
+                    "--log-file",
+                    "/run/p.log",
+                    "--address",
+                    "172.17.2.4",
+                    "--netmask",
+                    "24",
+                ),
                 *("--tcp-ports", "127.0.0.1/8080-8081:80-81"),
             )
         ),
@@ -232,6 +242,7 @@ def test_a_network_is_what_it_leads_to(forward: str, expected: Endpoint) -> None
             "has no session",
         ),
         (document("fd"), UnsupportedError, "somebody handed in"),
+        (document("user", "dev='eth0'"), UnsupportedError, "not bound to a device"),
         (
             document("user", rest="<portForward proto='tcp' dev='eth0'><range start='80'/></portForward>"),
             UnsupportedError,

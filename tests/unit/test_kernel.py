@@ -14,7 +14,7 @@ from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 
 PROMISC = 0x100
-INDEXES = {"vnet1": 11, "vnet2": 12, "eth1": 21, "eth2": 22}
+INDEXES = {"vnet1": 11, "vnet2": 12, "eth1": 21, "eth2": 22, "eth3": 23}
 ETH1, ETH2 = Joint("device", "eth1"), Joint("device", "eth2")
 
 
@@ -74,6 +74,7 @@ def devices(present: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> Devices
     found = Devices()
     monkeypatch.setattr(sysfs, "alias", lambda device: found.aliases.get(present[device], ""))
     monkeypatch.setattr(sysfs, "exists", present.__contains__)
+    monkeypatch.setattr(sysfs, "master", {"eth3": "br0"}.get)
     monkeypatch.setattr(kernel, "index_of", present.__getitem__)
     monkeypatch.setattr(socket, "if_indextoname", name_of)
     return found
@@ -155,6 +156,14 @@ def test_of_two_at_once_the_second_is_refused(
     assert devices.state() == ({}, {}, {})
     host.join("vnet2", ETH1)
     assert devices.state() == seen
+
+
+def test_a_port_of_a_bridge_stays_one(host: Kernel, devices: Devices) -> None:
+    """Another guest's tap, say: the redirect would take all that its bridge gets from it."""
+    with pytest.raises(UnsupportedError, match="device 'eth3' is a port of br0") as caught:
+        host.join("vnet1", Joint("device", "eth3"))
+    assert "plug the NIC into br0" in caught.value.hint
+    assert devices.state() == ({}, {}, {})
 
 
 def test_what_leads_to_no_nic_of_ours_is_nobodys(host: Kernel, devices: Devices) -> None:

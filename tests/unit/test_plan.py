@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -22,12 +23,14 @@ from nicplug_xml.steps import (
     OfOther,
     Part,
     Record,
+    Release,
     RequireNetwork,
     Step,
     UpdateDevice,
 )
 
 if TYPE_CHECKING:
+    from nicplug_xml import steps
     from tests.unit.conftest import FakeHost
 
 OLD, NEW = Entry("52:54:00:00:00:01", "tap", "up"), Entry("52:54:00:00:00:01", "tap")
@@ -47,6 +50,39 @@ BEFORE = ({Scope.LIVE: "<old/>", Scope.CONFIG: "<old/>"}, {Scope.LIVE: OLD, Scop
 
 def start(host: FakeHost) -> None:
     host.devices, host.entries = dict(BEFORE[0]), dict(BEFORE[1])
+
+
+def test_an_interruption_at_the_end_lets_go_all_the_same(fake_host: FakeHost) -> None:
+    released: list[str] = []
+
+    class Host(type(fake_host)):  # type: ignore[misc]
+        def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
+            raise KeyboardInterrupt
+
+        def release(self, joint: Joint) -> None:
+            released.append(joint.device)
+
+    final = (Announce("net0"), Release(Joint("macvlan", "vnet0.np0")))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(replace(PLAN, steps=final), Host())
+    assert released == ["vnet0.np0"]
+
+
+@pytest.mark.parametrize("before", [None, Joint("device", "eth1")])
+def test_what_is_joined_and_not_watched_over_is_parted(before: Joint | None) -> None:
+    done: list[str] = []
+
+    class Host:
+        def join(self, device: str, joint: Joint) -> None:
+            done.append(f"join {joint.device}")
+            raise BlockingIOError("no process can be started")
+
+        def part(self, device: str, joint: Joint) -> None:
+            done.append(f"part {joint.device}")
+
+    with pytest.raises(BlockingIOError):
+        Join("vnet0", Joint("device", "eth0"), before).apply(cast("steps.Host", Host()))
+    assert done == ["join eth0", "join eth1" if before else "part eth0"]
 
 
 def test_others_are_at_the_far_ends_of_cables() -> None:

@@ -10,10 +10,12 @@ from nicplug_xml import metadata
 from nicplug_xml.backends import bridge, network
 from nicplug_xml.document import Document
 from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.frozen import replace
+from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
-from nicplug_xml.steps import Announce, Check, EnsureParking, Record, RequireNetwork, UpdateDevice
+from nicplug_xml.steps import Announce, Check, EnsureParking, Part, Record, RequireNetwork, UpdateDevice
 from tests.unit.sites import seen, site_of
 
 DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}' type='bridge'>
@@ -245,3 +247,48 @@ def test_a_plane_of_a_newer_version() -> None:
     assert site_of(seen(xml)).nic.plane == "warp"
     with pytest.raises(UnsupportedError, match="plane 'warp', which this version"):
         site_of(seen(xml)).detach()
+
+
+def test_what_a_running_guest_has_can_be_given_again() -> None:
+    found = "<source network='n' portid='5a1c3b7e-0000-4000-8000-000000000001' bridge='virbr0'/>"
+    *_, check, _announce = site().attach(Backend("network", (found,))).steps
+    assert isinstance(check, Check)
+    assert check.expected.backend == Backend("network", ("<source network='n'/>",))
+
+
+def joined_site(children: str = "", **joints: object) -> Site:
+    stock = to_stock(
+        "<domain><name>vm1</name><devices><interface type='netdev' connection='attached'>"
+        "<mac address='52:54:00:00:00:01'/><source dev='eth0'/><target dev='vnet0'/><model type='virtio'/>"
+        f"{children}</interface></devices></domain>"
+    )
+    return site_of(seen(stock.replace("connection='attached'", "connection='attached' link='up'"), **joints))
+
+
+def test_a_carrier_that_somebody_else_has_set_is_set_again() -> None:
+    """What is stored of a NIC that is joined by redirects is its link; libvirt's XML has its carrier."""
+    joint = Joint("device", "eth0", ifindex=7)
+    off = joined_site(vnet0=joint)
+    assert (off.nic.connection, off.nic.link, off.nic.carrier) == (Connection.ATTACHED, "up", False)
+    for plan in (off.set_link("up"), off.attach(None)):
+        (update,) = (step for step in plan.steps if isinstance(step, UpdateDevice))
+        assert "<link state='up'/>" in update.xml
+    on = replace(off, nic=replace(off.nic, carrier=True))
+    assert on.set_link("up").steps == on.attach(None).steps == ()
+
+
+def test_a_joint_that_libvirt_knows_nothing_of_is_parted() -> None:
+    """Somebody has had libvirt put the tap of a NIC that is joined to a device into a bridge."""
+    joint = Joint("device", "eth0", ifindex=7)
+    now = seen(to_stock(DOMAIN.format(connection="attached", children="")), vnet0=joint)
+    plan = site_of(now).attach(bridge.backend("br0"), announce=False)
+    assert Part("vnet0", joint) in plan.steps
+
+
+@pytest.mark.parametrize("place", ["<source dev='eth0' mode='vepa'/>", "<source dev='eth0'/>"])
+def test_a_macvlan_has_no_virtual_port(place: str) -> None:
+    port = (
+        "<virtualport type='802.1Qbg'><parameters managerid='1' typeid='2' typeidversion='3'/></virtualport>"
+    )
+    with pytest.raises(UnsupportedError, match=r"plane 'tap' .*cannot carry out <virtualport>"):
+        site().attach(Backend("direct", (place, port)))

@@ -255,3 +255,14 @@ def test_garbage_is_refused_with_our_error(text: str) -> None:
         to_extended(f"<domain>urn:nicplug:domain:1.0{text}</domain>")
     except SchemaError:
         pass
+
+
+def test_a_stock_interface_is_not_taken_for_the_pluggable_one_of_its_mac() -> None:
+    mac = "<mac address='52:54:00:00:00:0A'/>"
+    stock = f"<interface type='bridge'>{mac}<source bridge='b'/><alias name='ua-stock'/></interface>"
+    deferred = f"<interface connection='deferred'>{mac.lower()}%s</interface>"
+    domain = "<domain><devices>{}</devices></domain>"
+    with pytest.raises(SchemaError, match="has the MAC of a pluggable one, 52:54:00:00:00:0a"):
+        to_stock(domain.format(stock + deferred % ""))
+    named = domain.format(stock + deferred % "<alias name='ua-late'/>")
+    assert to_extended(to_stock(named)) == named

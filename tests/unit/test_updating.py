@@ -110,6 +110,7 @@ SOCKET = "<source address='127.0.0.1' port='5000'/>"
 REMOTE = "<source address='192.0.2.1' port='5001'>{}</source>"
 MACVTAP = "<source dev='eth0' mode='{}'/>"
 FAR = "52:54:00:00:00:02"
+COALESCE = "<coalesce><rx><frames max='3'/></rx></coalesce>"
 MCAST = "<source address='230.0.0.1' port='5000'/>"
 
 
@@ -129,7 +130,7 @@ FIXED = (
             "<address type='pci' domain='0x0000' bus='0x02' slot='0x00' function='0x0'/>",
             "<alias name='ua-b'/>",
             "<target dev='vnet9'/>",
-            "<driver queues='4'/>",
+            "<driver rx_queue_size='512'/>",
             "<boot order='1'/>",
             "<rom enabled='no'/>",
             "<acpi index='7'/>",
@@ -214,7 +215,12 @@ PERSISTENT = {
         ON, *(wanted for name in ("bandwidth", "filterref", "vlan") for wanted in RUNNING[f"`{name}`"].wanted)
     ),
     "any other part of the frontend": change(
-        ON, *(xml for xml in FIXED if "'ua-a'" in xml and "vnet9" not in xml), with_child("<target dev='t'/>")
+        ON,
+        *(xml for xml in FIXED if "'ua-a'" in xml and not re.search("vnet9|<mtu|<tune", xml)),
+        with_child("<target dev='t'/>"),
+    ),
+    "`mtu`, `tune`, `coalesce`": change(
+        ON, *(xml for xml in FIXED if re.search("<mtu|<tune", xml)), with_child(COALESCE)
     ),
     "`alias`": change(ON, with_child("<alias name='ua-b'/>")),
 }
