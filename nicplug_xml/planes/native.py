@@ -48,8 +48,8 @@ def hold(_document: Document, _interface: Element, _parking: str) -> Sequence[st
 
 
 def look(interface: Element, _entry: Entry, _facts: Facts) -> tuple[Connection, bool]:
-    """Return how the interface is connected: as libvirt says."""
-    return Connection(interface.attributes["connection"]), True
+    """Return how the interface is connected: as libvirt says, whatever somebody has written into metadata."""
+    return Connection(interface.attributes.get("connection", Connection.ATTACHED)), True
 
 
 def attach(

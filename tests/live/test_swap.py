@@ -88,7 +88,9 @@ class Stream:
     """iperf3 from a peer to a guest over one TCP connection, for as long as the block runs."""
 
     def __init__(self, guest: Guest, peer: Peer, seconds: int) -> None:
-        guest.run("mkdir -p /tmp; pgrep iperf3 || iperf3 -s -D")
+        # It goes into the background before it listens, on port 0x1451.
+        listens = "until grep -q ':1451 .* 0A ' /proc/net/tcp*; do sleep 0.1; done"
+        guest.run(f"mkdir -p /tmp; pgrep iperf3 || iperf3 -s -D; {listens}")
         self._guest = guest
         self._report: dict[str, object] = {}
         command = ["iperf3", "-c", GUEST, "-t", str(seconds), "-J"]

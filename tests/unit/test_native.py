@@ -192,3 +192,15 @@ def test_update_device() -> None:
 def test_every_kind_that_is_always_there_is_one_of_its_kinds() -> None:
     assert native.ALWAYS < native.KINDS
     assert PLANES[native.NAME].NAME == native.NAME
+
+
+def test_metadata_that_says_native_where_libvirt_does_not() -> None:
+    """Nothing is recorded of that plane: somebody has edited it by hand."""
+    stock = to_stock(
+        "<domain><devices><interface type='bridge' connection='attached'><mac address='52:54:00:00:00:01'/>"
+        "<source bridge='br0'/></interface></devices></domain>"
+    ).replace("plane='tap'", "plane='native'")
+    assert "plane='native'" in stock
+    (nic,) = view(parse_domain(stock).root).interfaces
+    assert (nic.plane, nic.connection, nic.shown) == ("native", Connection.ATTACHED, True)
+    assert "connection='attached'" in to_extended(stock)
