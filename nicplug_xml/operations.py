@@ -160,7 +160,8 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
                 " attach-backend or detach-backend make that right",
                 stacklevel=2,
             )
-        if nic.shown and (joint := now.facts.joints.get(nic.target)):
+        joint = now.facts.joints.get(nic.target)
+        if nic.shown and joint and not joint.gone:
             warnings.warn(
                 f"{nic.name} of '{domain.name}' was plugged into another backend, not by nicplug, and its"
                 f" frames still go to {joint.device}; attach-backend or detach-backend make that right",

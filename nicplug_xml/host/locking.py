@@ -52,9 +52,13 @@ def _open(path: str) -> int:
     until = time.monotonic() + _PATIENCE
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        # Who had it has removed it meanwhile, and others may have a new one.
-        if _is_mine(file) and _is_same(file, path):
-            return file
+        try:
+            # Who had it has removed it meanwhile, and others may have a new one.
+            if _is_mine(file) and _is_same(file, path):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
         os.close(file)
         if time.monotonic() > until:
             raise OperationError(
