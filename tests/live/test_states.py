@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -12,6 +13,7 @@ from lxml import etree
 
 from nicplug_xml import Connection, attach_backend, define, detach_backend, interfaces, xml_desc
 from nicplug_xml.backends import bridge
+from nicplug_xml.host.locking import locked
 from tests.live.conftest import interface_xml, run, target
 
 if TYPE_CHECKING:
@@ -231,6 +233,16 @@ def test_entries_of_interfaces_that_are_gone_are_told_and_dropped(
         interfaces(guest.dom)
     set_link(guest.dom, mac, up=False)
     assert "99:99:99" not in guest.dom.metadata(2, "urn:nicplug:domain:1.0", LIVE)
+
+
+def test_a_definition_waits_for_an_operation(deferred_guest: NewGuest, new_mac: NewMac) -> None:
+    """What the operation is about to record would go with the definition that it has seen."""
+    dom = deferred_guest(new_mac(), timeout=None).dom
+    with ThreadPoolExecutor() as pool:
+        with locked(dom.UUIDString()):
+            waiting = pool.submit(define, dom.connect(), xml_desc(dom, libvirt.VIR_DOMAIN_XML_INACTIVE))
+            assert wait([waiting], timeout=0.5).not_done
+        assert waiting.result(timeout=30).UUIDString() == dom.UUIDString()
 
 
 def test_recording_tells_other_clients(
