@@ -89,8 +89,7 @@ class Site(Frozen):
         attached = nic.connection is Connection.ATTACHED
         summary = f"{'move' if attached else 'plug'} {self.name} into {backends.describe(backend)}"
         steps: list[Step] = []
-        # Somebody else may have had libvirt join it to a bridge, and its frames still go elsewhere.
-        same = self.has(backend) and not (nic.shown and self._held().joint)
+        same = self.is_at(backend)
         if descriptor and self.scope is Scope.CONFIG:
             raise UnsupportedError(
                 "a descriptor is gone by the next start, and the definition cannot name it",
@@ -232,6 +231,13 @@ class Site(Frozen):
             rest = (child.text for child in named.element if child.name != "virtualport")
             named = replace(named, children=tuple(rest))
         return backend.is_within(present) and named.is_within(backend)
+
+    def is_at(self, backend: Backend | None) -> bool:
+        """Whether it has that backend, and is joined to nothing else beside it.
+
+        Somebody may have had libvirt put the tap of a NIC that the kernel joins into a bridge.
+        """
+        return self.has(backend) and not (self.nic.shown and self._held().joint)
 
     def check_backend(self, backend: Backend, endpoint: Endpoint | None = None) -> None:
         """Check that its plane can be given that backend.

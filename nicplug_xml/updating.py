@@ -150,7 +150,7 @@ def is_stock(site: Site, given: Element) -> bool:
 
 
 def _is_attached_to(site: Site, backend: Backend | None) -> bool:
-    return site.nic.connection is Connection.ATTACHED and site.has(backend)
+    return site.nic.connection is Connection.ATTACHED and site.is_at(backend)
 
 
 def _wanted(site: Site, given: Element) -> Wanted:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from nicplug_xml import metadata
+from nicplug_xml import metadata, updating
 from nicplug_xml.backends import bridge, network
 from nicplug_xml.document import Document
 from nicplug_xml.errors import SchemaError, UnsupportedError
@@ -281,8 +281,9 @@ def test_a_joint_that_libvirt_knows_nothing_of_is_parted() -> None:
     """Somebody has had libvirt put the tap of a NIC that is joined to a device into a bridge."""
     joint = Joint("device", "eth0", ifindex=7)
     now = seen(to_stock(DOMAIN.format(connection="attached", children="")), vnet0=joint)
-    plan = site_of(now).attach(bridge.backend("br0"), announce=False)
-    assert Part("vnet0", joint) in plan.steps
+    here = site_of(now)
+    for plan in (here.attach(bridge.backend("br0")), updating.plan(here, updating.parse(here.nic.xml))):
+        assert Part("vnet0", joint) in plan.steps
 
 
 @pytest.mark.parametrize("place", ["<source dev='eth0' mode='vepa'/>", "<source dev='eth0'/>"])
