@@ -33,7 +33,16 @@ from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import boot_guest, remove_domain
-from tests.live.conftest import at_once, devices, everything, is_isolated, master, run, target
+from tests.live.conftest import (
+    at_once,
+    devices,
+    everything,
+    interface_xml,
+    is_isolated,
+    master,
+    run,
+    target,
+)
 from tests.live.test_hub import veth, wait_until, walk
 from tests.live.test_plugging import identity
 
@@ -249,6 +258,27 @@ def test_a_device_of_the_host_is_one_nics(
     assert without(OURS, everything(guest.dom)) == without(OURS, unplugged)
     attach_backend(guest.dom, second, netdev.backend(lower))
     assert "PROMISC" in run("ip", "link", "show", lower)
+
+
+def test_a_joined_nic_that_virsh_moves_to_a_bridge_is_parted_by_attaching_it(
+    deferred_guest: NewGuest, lower: str, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    attach_backend(guest.dom, mac, direct.backend(lower))
+    moved = re.sub(r"type='\w+'", "type='bridge'", interface_xml(guest.dom), count=1)
+    moved = re.sub(r"<source [^>]*/>", f"<source bridge='{blue}'/>", moved)
+    guest.dom.updateDeviceFlags(re.sub(r"<port [^>]*/>", "", moved), 1)
+    with pytest.warns(UserWarning, match=r"not by nicplug, and its frames still go to vnet\d+\.np0"):
+        (nic,) = interfaces(guest.dom)
+    assert nic.backend is not None
+    assert bridge.backend(blue.name).is_within(nic.backend)
+    assert not guest.ping("192.0.2.1", timeout=1)
+    assert attach_backend(guest.dom, mac, bridge.backend(blue.name)).changed
+    assert guest.ping("192.0.2.1", count=3)
+    assert "mirred" not in run("tc", "filter", "show", "dev", nic.target, "ingress")
+    assert f"{nic.target}.np0" not in devices()
 
 
 def test_of_two_nics_at_once_one_gets_the_device(
