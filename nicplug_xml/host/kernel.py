@@ -224,10 +224,10 @@ class Kernel:
                 f"device '{joint.device}' is joined to {holder}, the device of another NIC",
                 hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
             )
-        if not holder and (port_of := sysfs.master(joint.device)):
+        if not holder and (bridge := sysfs.master(joint.device)):
             raise UnsupportedError(
-                f"device '{joint.device}' is a port of {port_of}, which would get none of its frames",
-                hint=f"plug the NIC into {port_of}, or use a cable if the device is another NIC's",
+                f"device '{joint.device}' is a port of {bridge}, which would get none of its frames",
+                hint=f"plug the NIC into {bridge}, or use a cable if the device is another NIC's",
             )
 
     def _redirect_back(self, joint: Joint, device: str, anew: bool) -> None:

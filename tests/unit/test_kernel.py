@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
+from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import OperationError, UnsupportedError
-from nicplug_xml.host import kernel, sysfs
+from nicplug_xml.host import kernel, ovsdb, sysfs
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
@@ -202,3 +206,31 @@ def test_a_device_that_was_taken_over_stays_with_the_new_nic(
     devices.aliases.pop(11)
     host.part("vnet2", ETH1)
     assert devices.state() == ({}, {}, {})
+
+
+def test_a_device_that_the_host_would_speak_on_is_taken_away(
+    host: Kernel, present: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where /proc/sys is read-only, as in most containers."""
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    made: list[str] = []
+
+    def add(name: str, *_: object, **__: object) -> None:
+        present[name] = 31
+        made.append(name)
+
+    monkeypatch.setattr("builtins.open", Mock(side_effect=read_only))
+    monkeypatch.setattr(sysfs, "mtu", lambda _: 1500)
+    monkeypatch.setattr(host._session, "add_macvlan", add, raising=False)
+    monkeypatch.setattr(host._session, "delete", lambda _: made.remove("vnet1.np0"), raising=False)
+    monkeypatch.setattr(ovsdb, "add_port", add)
+    monkeypatch.setattr(ovsdb, "delete_port", made.remove)
+    with pytest.raises(
+        OperationError, match=r"kept off vnet1\.np0: .*: Read-only file system; in a container"
+    ):
+        host.add_macvlan("vnet1.np0", "eth1", "bridge", "52:54:00:00:00:01", 0)
+    assert made == []
+    del present["vnet1.np0"]
+    with pytest.raises(OperationError, match="Read-only file system"):
+        host.make_port("vnet1.np0", OvsPort("ovs0"), "52:54:00:00:00:01", 0, "uuid")
+    assert made == []
