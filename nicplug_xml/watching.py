@@ -19,7 +19,7 @@ from nicplug_xml.errors import NicplugError, NotFoundError
 from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.host.connection import open_connection
 from nicplug_xml.host.errors import translated
-from nicplug_xml.host.events import Occurrence, Subscription, listen_to_kernel, subscribe
+from nicplug_xml.host.events import Occurrence, Subscription, kernel_told, subscribe
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
 from nicplug_xml.planes import native
 
@@ -81,17 +81,17 @@ def watch(
     :raises NicplugError: libvirt cannot be reached at first, or it tells of no events.
     """
     queue: SimpleQueue[Occurrence] = SimpleQueue()
-    listen_to_kernel(queue)
     watcher = _Watcher(queue, domains)
-    conn, subscription = subscribe(lambda: open_connection(uri), queue)
-    while True:
-        with closing(subscription):
-            yield from watcher.catch_up(conn)
-            yield from watcher.follow(conn)
-        yield Change("disconnected", time.time())
-        if not reconnect:
-            return
-        conn, subscription = _wait_for(uri, queue)
+    with kernel_told(queue):
+        conn, subscription = subscribe(lambda: open_connection(uri), queue)
+        while True:
+            with closing(subscription):
+                yield from watcher.catch_up(conn)
+                yield from watcher.follow(conn)
+            yield Change("disconnected", time.time())
+            if not reconnect:
+                return
+            conn, subscription = _wait_for(uri, queue)
 
 
 def differences(before: Seen, after: Seen, domain: str, at: float, by: str | None) -> Iterator[Change]:
@@ -164,6 +164,11 @@ def _name(status: InterfaceStatus) -> str:
     return f"{status.mac} {status.alias or status.target}"
 
 
+def _devices(status: InterfaceStatus) -> tuple[str | None, ...]:
+    """Return the host devices without which an interface is not what it is."""
+    return status.target, status.backend.source.get("dev") if status.backend else None
+
+
 def _by_name(found: Sequence[InterfaceStatus]) -> dict[str, InterfaceStatus]:
     names: dict[str, InterfaceStatus] = {}
     for status in found:
@@ -184,11 +189,26 @@ class _Watcher:
 
     def catch_up(self, conn: libvirt.virConnect) -> Iterator[Change]:
         """Look at all domains; tell what has changed while libvirt was away."""
-        at = time.time()
-        with translated():
-            domains = {dom.UUIDString(): (dom.name(), dom) for dom in conn.listAllDomains()}
-        now = {uuid: (name, _look(dom)) for uuid, (name, dom) in domains.items()}
-        before, self._seen = self._seen, now
+        at, before = time.time(), self._seen
+        try:
+            with translated():
+                domains = {dom.UUIDString(): (dom.name(), dom) for dom in conn.listAllDomains()}
+        except NicplugError:
+            if before is None:
+                raise
+            # It is away again: what there is, is seen once it is back.
+            yield Change("connected", at)
+            self._queue.put(Occurrence("gone", time.time()))
+            return
+        now = {}
+        for uuid, (name, dom) in domains.items():
+            try:
+                now[uuid] = (name, _look(dom))
+            except NotFoundError:  # it has ended meanwhile
+                continue
+            except NicplugError:  # it is ending, or libvirt is: the next event will tell
+                now[uuid] = (before or {}).get(uuid, (name, {}))
+        self._seen = now
         yield Change("connected", at)
         if before is None:
             for missing in sorted(self._wanted - {name for name, _ in now.values()}):
@@ -236,7 +256,7 @@ class _Watcher:
         return [
             uuid
             for uuid, (_, seen) in (self._seen or {}).items()
-            if any(occurrence.name in ("", nic.target) for nic in seen.get(Scope.LIVE, {}).values())
+            if any(occurrence.name in ("", *_devices(nic)) for nic in seen.get(Scope.LIVE, {}).values())
         ]
 
     def _settled(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from nicplug_xml.host.connection import start_event_loop
@@ -13,6 +13,7 @@ from nicplug_xml.host.errors import translated
 from nicplug_xml.metadata import URI
 
 if TYPE_CHECKING:
+    import socket
     from queue import SimpleQueue
 
     import libvirt
@@ -129,10 +130,11 @@ def subscribe(
         raise
 
 
-def listen_to_kernel(queue: SimpleQueue[Occurrence]) -> None:
+@contextmanager
+def kernel_told(queue: SimpleQueue[Occurrence]) -> Iterator[None]:
     """Put an occurrence into a queue whenever a network device of this thread's namespace changes.
 
-    It lasts as long as the process. Where the kernel refuses, nothing is put.
+    It lasts as long as the block. Where the kernel refuses, nothing is put.
     """
     import socket
 
@@ -140,18 +142,29 @@ def listen_to_kernel(queue: SimpleQueue[Occurrence]) -> None:
         listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         listener.bind((0, _GROUP_LINK))
     except OSError:
+        yield
         return
+    told, tell = socket.socketpair()
+    thread = threading.Thread(target=_put_links, args=(listener, told, queue), daemon=True)
+    with listener, told, tell:
+        thread.start()
+        try:
+            yield
+        finally:
+            tell.close()
+            thread.join()
 
-    def run() -> None:
-        while True:
-            try:
-                names = _names(listener.recv(65536))
-            except OSError:
-                names = [""]  # ENOBUFS: more has happened than fits
-            for name in names:
-                queue.put(Occurrence("link", time.time(), name=name))
 
-    threading.Thread(target=run, name="kernel-links", daemon=True).start()
+def _put_links(listener: socket.socket, ended: socket.socket, queue: SimpleQueue[Occurrence]) -> None:
+    from select import select
+
+    while ended not in select([listener, ended], [], [])[0]:
+        try:
+            names = _names(listener.recv(65536))
+        except OSError:
+            names = [""]  # ENOBUFS: more has happened than fits
+        for name in names:
+            queue.put(Occurrence("link", time.time(), name=name))
 
 
 def _names(data: bytes) -> list[str]:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nicplug_xml import attach_backend, define, detach_backend, set_link
-from nicplug_xml.backends import bridge, user
+from nicplug_xml.backends import bridge, netdev, user
 from tests.json_document import check
 from tests.live.conftest import interface_xml, run
-from tests.live.test_hub import processes
+from tests.live.test_hub import processes, veth
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -175,6 +175,23 @@ def test_what_is_done_behind_our_back_is_told(
     (link,) = (told for told in seen if told["event"] == "link")
     assert link["by"] in ("other", None)
     assert watch.end() == (0, "")
+
+
+@on_the_daemon
+def test_a_device_that_goes_is_told(
+    deferred_guest: Callable[..., Guest],
+    watching: Callable[..., Watching],
+    new_mac: Callable[[], str],
+    libvirt_bridge: BridgeFactory,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    guest = deferred_guest(mac, timeout=None)
+    with veth("npwire", blue.name):
+        attach_backend(guest.dom, mac, netdev.backend("npwire"))
+        watch = watching("--json")
+    unplugged, *_ = watch.events(1)
+    assert short(unplugged) == ("unplugged", "other")
+    assert watch.end()[0] == 0
 
 
 @on_the_daemon

@@ -1,18 +1,27 @@
-"""What is a change, who made it, and how it is told; no libvirt."""
+"""What is a change, who made it, and how it is told; no libvirtd."""
 
 from __future__ import annotations
 
 import struct
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from nicplug_xml import watch, watching
 from nicplug_xml.backends import bridge
 from nicplug_xml.cli.changes import line
+from nicplug_xml.errors import NotFoundError
 from nicplug_xml.frozen import replace
 from nicplug_xml.host.events import _names
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
 from nicplug_xml.watching import Change, differences, who
 from tests.unit.test_colours import ESCAPE
+
+if TYPE_CHECKING:
+    import libvirt
 
 NIC = InterfaceStatus(
     "vm1", "vnet0", "52:54:00:00:00:01", "ua-lan", "vnet0", "virtio", "tap", Connection.ATTACHED,
@@ -124,6 +133,26 @@ def _message(kind: int, *attributes: tuple[int, bytes]) -> bytes:
     for number, value in attributes:
         body += struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+def test_a_domain_that_ends_meanwhile_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(dom: libvirt.virDomain) -> watching.Seen:
+        raise NotFoundError(f"there is no domain '{dom.name()}'")
+
+    monkeypatch.setattr(watching, "_look", look)
+    with closing(cast("Generator[Change, None, None]", watch("test:///default"))) as changes:
+        assert next(changes).kind == "connected"
+
+
+def test_who_stops_asking_leaves_nothing() -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        with closing(cast("Generator[Change, None, None]", watch("test:///default"))) as changes:
+            assert next(changes).kind == "connected"
+            started = threading.active_count()
+    # One is libvirt's event loop, which the process keeps.
+    assert threading.active_count() < started
+    assert threading.active_count() <= before + 1
 
 
 def test_the_kernels_messages_are_read() -> None:
