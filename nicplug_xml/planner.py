@@ -237,7 +237,20 @@ class Site(Frozen):
 
         Somebody may have had libvirt put the tap of a NIC that the kernel joins into a bridge.
         """
-        return self.has(backend) and not (self.nic.shown and self._held().joint)
+        there = self.has(backend) or self._is_that_cable(backend)
+        return there and not (self.nic.shown and self._held().joint)
+
+    def _is_that_cable(self, backend: Backend | None) -> bool:
+        """Whether it is a cable to the NIC that this one is joined to, by another name of that."""
+        joint = self._held().joint
+        if backend is None or backend.type != "cable" or joint is None or joint.kind != "cable":
+            return False
+        source = backend.source
+        try:
+            far = self.surroundings.other_end(source.get("domain", ""), source.get("interface", ""))
+        except (NotFoundError, UnsupportedError):
+            return False
+        return far.nic.target == joint.device
 
     def check_backend(self, backend: Backend, endpoint: Endpoint | None = None) -> None:
         """Check that its plane can be given that backend.

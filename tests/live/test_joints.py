@@ -633,6 +633,9 @@ def test_a_cable_knows_its_ends_by_any_name(
     attach_backend(guest.dom, here, cable.backend(guest.name, there))
     guest.wait_carrier(here, up=True)
     guest.wait_carrier(there, up=True)
+    for name in ("ua-here", here, here.upper()):
+        assert not attach_backend(guest.dom, there, cable.backend(guest.name, name)).changed
+    assert [status.carrier for status in interfaces(guest.dom)] == [True, True]
     detach_backend(guest.dom, there)
     guest.wait_carrier(here, up=False)
     guest.wait_carrier(there, up=False)
