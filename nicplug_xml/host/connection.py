@@ -86,12 +86,17 @@ def find_domain(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
 def find_beside(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
     """Look a domain up by name: here, and then at the host's other hypervisor, QEMU or LXC.
 
+    Where both have one of that name, the one that runs is meant.
+
     :raises NotFoundError: there is none.
     """
     import libvirt
 
+    here = None
     try:
-        return conn.lookupByName(name)
+        here = conn.lookupByName(name)
+        if here.isActive():
+            return here
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise translate(error) from error
@@ -100,7 +105,11 @@ def find_beside(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
     for ours, other in (("qemu", "lxc"), ("lxc", "qemu")):
         if uri.startswith(ours) and "/embed" not in uri:
             with suppress(libvirt.libvirtError):
-                return libvirt.open(other + uri[len(ours) :]).lookupByName(name)
+                beside = libvirt.open(other + uri[len(ours) :]).lookupByName(name)
+                if here is None or beside.isActive():
+                    return beside
+    if here is not None:
+        return here
     raise NotFoundError(f"there is no domain '{name}'", hint="'nicplug list' shows what there is")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -104,7 +105,30 @@ class Domain(Descriptors, Kernel):
                 f"this takes the kernel of {self.remote_host}, which the NIC is on",
                 hint="run nicplug there; a bridge or network, which libvirt itself joins, works from here",
             )
-        super().require_here(device, mac)
+        if not (is_host_device(device, mac) or self._is_containers(device)):
+            super().require_here(device, mac)
+
+    def _is_containers(self, device: str) -> bool:
+        """Whether the other end of a host device is in the container, whatever MAC it has there.
+
+        The container may give it another one, and is to be unplugged all the same.
+        """
+        if not sysfs.exists(device) or self.dom.connect().getType() != "LXC":
+            return False
+        import libvirt
+        import libvirt_lxc
+
+        from nicplug_xml.host import peer
+
+        try:
+            namespaces: list[int] = libvirt_lxc.lxcOpenNamespace(self.dom, 0)
+        except libvirt.libvirtError:
+            return False
+        try:
+            return any(peer.is_in(device, namespace) for namespace in namespaces)
+        finally:
+            for namespace in namespaces:
+                os.close(namespace)
 
     def facts(self, root: Element) -> Facts:
         """Ask QEMU and the kernel for what is so below the running domain's XML.
@@ -118,7 +142,7 @@ class Domain(Descriptors, Kernel):
         for interface in interfaces_of(root) if here else ():
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
             mac = (interface.get("mac", "address") or "").lower()
-            if entry is None or not is_host_device(device, mac):
+            if entry is None or not (is_host_device(device, mac) or self._is_containers(device)):
                 continue
             joints[device] = joint_of(device)
             if entry.plane == veth.NAME:

@@ -31,7 +31,7 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network
-from nicplug_xml.host import peer
+from nicplug_xml.host import peer, sysfs
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.model import Backend
 from nicplug_xml.operations import interface_xml
@@ -307,6 +307,64 @@ def test_a_cable_between_a_guest_and_a_container(
     assert guest.ping("192.0.2.2", count=10)
     container.dom.destroy()
     guest.wait_carrier(here, up=False, timeout=30)
+
+
+@on_daemon
+def test_a_cable_finds_the_one_that_runs_of_two_domains_of_a_name(
+    libvirt_guest: GuestFactory,
+    deferred_container: NewContainer,
+    nic_xml: Callable[..., str],
+    new_mac: NewMac,
+) -> None:
+    here, there = new_mac(), new_mac()
+    guest = libvirt_guest(nic_xml(here), define=define, timeout=None)
+    container = deferred_container(there)
+    namesake = container.dom.connect().defineXML(
+        f"<domain type='lxc'><name>{guest.name}</name><memory>1024</memory>"
+        "<os><type>exe</type><init>/init</init></os></domain>"
+    )
+    try:
+        for plug in (
+            lambda: attach_backend(guest.dom, here, cable.backend(container.name, there)),
+            lambda: attach_backend(container.dom, there, cable.backend(guest.name, here)),
+        ):
+            plug()
+            detach_backend(container.dom, there)
+            assert "clsact" not in run("tc", "qdisc")
+            for end in (guest, container):
+                (status,) = interfaces(end.dom)
+                assert (status.connection, status.carrier) == (Connection.DEFERRED, False)
+    finally:
+        namesake.undefine()
+
+
+def test_a_container_that_changes_its_mac_is_unplugged_all_the_same(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    container = deferred_container(mac)
+    container.set_address(mac, "192.0.2.2/24")
+    attach_backend(container.dom, mac, bridge.backend(blue.name))
+    container.run("ip link set eth0 address 52:54:00:99:99:99")
+    assert container.ping("192.0.2.1", count=3)
+    set_link(container.dom, mac, False)
+    container.wait_carrier("eth0", up=False)
+    set_link(container.dom, mac, True)
+    assert detach_backend(container.dom, mac).connection is Connection.DEFERRED
+    container.wait_carrier("eth0", up=False)
+
+
+def test_a_bridge_keeps_its_mtu(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+) -> None:
+    mac, wide = new_mac(), libvirt_bridge()
+    container = deferred_container(mac)
+    for end in (lower, f"{lower}1"):
+        run("ip", "link", "set", end, "mtu", "4000")
+    run("ip", "link", "set", lower, "master", wide.name)
+    assert sysfs.mtu(wide.name) == 4000
+    attach_backend(container.dom, mac, bridge.backend(wide.name))
+    assert sysfs.mtu(wide.name) == 4000
 
 
 BACKENDS = {
