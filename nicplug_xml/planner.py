@@ -33,6 +33,9 @@ class Surroundings(Protocol):
     def parking(self) -> str:
         """Return which parking place plane tap has, ``network`` or ``bridge``."""
 
+    def mtu(self, device: str) -> int:
+        """Return the MTU of a network device; 0 where there is none, or the domain is on another host."""
+
     def network(self, name: str, *, active: bool = True) -> str:
         """Return the XML of a libvirt network.
 
@@ -329,7 +332,8 @@ class Site(Frozen):
 
     def _held(self) -> Held:
         around = self.surroundings
-        return Held(self.nic, self.scope, self.view.root, self.view.facts, around.parking, self._present)
+        facts = self.view.facts
+        return Held(self.nic, self.scope, self.view.root, facts, around.parking, around.mtu, self._present)
 
     def _present(self) -> Endpoint | None:
         """Return what the backend that is attached looks like from the host; None where that is not known."""

@@ -66,6 +66,9 @@ class Host(Protocol):
     def require_device(self, name: str, mtu: int) -> None:
         """Raise unless there is a network device of that name, which passes frames of that MTU."""
 
+    def set_mtu(self, device: str, mac: str, mtu: int) -> None:
+        """Set the MTU of a NIC's host device, if it is one of this host's."""
+
     def add_macvlan(self, name: str, lower: str, mode: str, mac: str, mtu: int) -> None:
         """Make a macvlan on a device, and leave it down. An MTU of 0 is the device's own."""
 
@@ -197,6 +200,30 @@ class UpdateDevice(Frozen):
 
     def undo(self, host: Host) -> None:
         host.update_device(self.undo_xml, self.scope)
+
+
+class SetMtu(Frozen):
+    """Give a NIC's host device the MTU of the bridge that it is to be a port of.
+
+    A bridge that nobody gave an MTU takes that of its smallest port.
+
+    :param before: what it has.
+    """
+
+    device: str
+    mac: str
+    mtu: int
+    before: int
+    summary: str = "give it the bridge's MTU"
+
+    def describe(self) -> str:
+        return f"netlink  RTM_NEWLINK {self.device} mtu {self.mtu}"
+
+    def apply(self, host: Host) -> None:
+        host.set_mtu(self.device, self.mac, self.mtu)
+
+    def undo(self, host: Host) -> None:
+        host.set_mtu(self.device, self.mac, self.before)
 
 
 class RequireNetdev(Frozen):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import NotFoundError
-from nicplug_xml.host.connection import find_beside, network_xml, parking_kind
+from nicplug_xml.host import sysfs
+from nicplug_xml.host.connection import find_beside, network_xml, parking_kind, remote_host
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Scope, the_one
@@ -24,6 +25,10 @@ class Surroundings:
     def parking(self) -> str:
         """See `parking_kind`."""
         return parking_kind(self._conn)
+
+    def mtu(self, device: str) -> int:
+        """Return the MTU of a network device; 0 where there is none, or the domain is on another host."""
+        return 0 if remote_host(self._conn) else sysfs.mtu(device) or 0
 
     def network(self, name: str, *, active: bool = True) -> str:
         """See `network_xml`."""

@@ -129,9 +129,13 @@ class _Container(Kernel):
 def _plug(nic: Interface, backend: Backend, domain: Element, host: _Container) -> None:
     if backend.type not in _KNOWN:
         raise UnsupportedError(f"what {backends.describe(backend)} is, only libvirt knows")
-    held = Held(nic, Scope.LIVE, domain, NOT_ASKED, lambda: "network", lambda: None)
+    held = Held(nic, Scope.LIVE, domain, NOT_ASKED, lambda: "network", _mtu, lambda: None)
     steps, _ = veth.attach(held, backend, backends.endpoint(backend, ""), nic.link)
     carry_out(Plan(f"plug {nic.name} in", nic.key, Scope.LIVE, tuple(steps)), cast("Host", host))
+
+
+def _mtu(device: str) -> int:
+    return sysfs.mtu(device) or 0
 
 
 def _content(root: Element, name: str) -> str:

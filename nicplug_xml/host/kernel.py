@@ -56,6 +56,14 @@ class Kernel:
                 hint=f"'ip link set {name} mtu {mtu}', or a smaller <mtu> for the NIC",
             )
 
+    def set_mtu(self, device: str, mac: str, mtu: int) -> None:
+        """Set the MTU of a NIC's host device, if it is one of this host's.
+
+        :raises OperationError: the kernel refuses.
+        """
+        if is_host_device(device, mac):
+            self._netlink.set_mtu(index_of(device), mtu)
+
     def add_macvlan(self, name: str, lower: str, mode: str, mac: str, mtu: int) -> None:
         """Make a macvlan that is down, and of which the host's own stack sees nothing.
 

@@ -119,6 +119,9 @@ class QmpHost(Descriptors, Kernel):
     def parking(self) -> str:
         _no_libvirt()
 
+    def mtu(self, device: str) -> int:
+        _no_libvirt()
+
     def network(self, name: str, *, active: bool = True) -> str:
         _no_libvirt()
 

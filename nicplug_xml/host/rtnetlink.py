@@ -100,6 +100,10 @@ class Rtnetlink:
         """Set the alias of a device; an empty one for none."""
         self._ask(_NEWLINK, _ACK, _link(index) + _attribute(_ALIAS, alias.encode()))
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Set the MTU of a device."""
+        self._ask(_NEWLINK, _ACK, _link(index) + _number(_MTU, mtu))
+
     def set_master(self, index: int, master: int) -> None:
         """Make a device a port of a bridge, or of none when that is 0."""
         self._ask(_NEWLINK, _ACK, _link(index) + _number(_MASTER, master))

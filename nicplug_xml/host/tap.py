@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.host import sysfs
 from nicplug_xml.host.kernel import silence
 from nicplug_xml.host.netlink import index_of, netlink
 from nicplug_xml.host.threads import in_thread
@@ -58,7 +59,9 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
         with netlink() as ipr:
             port = index_of(bridge, "bridge")
             tap = index_of(name)
-            ipr.link("set", index=tap, address="fe" + mac[2:])
+            # A bridge that nobody gave an MTU takes that of its smallest port.
+            mtu = max(sysfs.mtu(bridge) or 0, sysfs.mtu(name) or 0)
+            ipr.link("set", index=tap, address="fe" + mac[2:], mtu=mtu)
             ipr.link("set", index=tap, master=port)
             if isolated:
                 ipr.brport("set", index=tap, isolated=1)

@@ -20,6 +20,7 @@ class Held(Frozen):
     :param domain: the domain's stock XML.
     :param facts: what is so below that.
     :param parking: tells which parking place the connection has, ``network`` or ``bridge``.
+    :param mtu: tells the MTU of a device of this host; 0 where it is none.
     :param present: tells what the backend that is attached looks like from the host; None for none, and where
         that can no longer be known.
     """
@@ -29,6 +30,7 @@ class Held(Frozen):
     domain: Element
     facts: Facts
     parking: Callable[[], str]
+    mtu: Callable[[str], int]
     present: Callable[[], Endpoint | None]
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nicplug_xml.endpoints import CableTo, Endpoint, HostDevice, MacvtapOn, OvsPort
+from nicplug_xml.endpoints import BridgePort, CableTo, Endpoint, HostDevice, MacvtapOn, OvsPort
 from nicplug_xml.joints import Joint, helper
 from nicplug_xml.model import Connection, Scope
 from nicplug_xml.planes.held import Held
@@ -21,6 +21,7 @@ from nicplug_xml.steps import (
     Release,
     RequireDevice,
     RequireHere,
+    SetMtu,
     Step,
 )
 
@@ -57,6 +58,22 @@ def require_here(held: Held) -> list[Step]:
     if joined and held.scope is Scope.LIVE:
         return [RequireHere(held.nic.target, held.nic.mac)]
     return []
+
+
+def fitting(held: Held, endpoint: Endpoint, *steps: Step) -> list[Step]:
+    """Plan to have a bridge keep its MTU when, by these steps, the NIC's host device becomes a port of it.
+
+    What a NIC was told to use stays, as in libvirt's own plugging in at a start.
+    """
+    nic = held.nic
+    if held.scope is Scope.CONFIG or not isinstance(endpoint, BridgePort) or _mtu(held):
+        return [*steps]
+    its, wanted = held.mtu(nic.target), held.mtu(endpoint.bridge)
+    if not its or not wanted or its == wanted:
+        return [*steps]
+    fit = SetMtu(nic.target, nic.mac, wanted, its)
+    # The bridge that it comes from is not to feel it, either.
+    return [fit, *steps] if its < wanted else [*steps, fit]
 
 
 def _excludes(before: Joint, joint: Joint) -> bool:

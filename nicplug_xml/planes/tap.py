@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
-from nicplug_xml.endpoints import Endpoint, MacvtapOn, OvsPort
+from nicplug_xml.endpoints import BridgePort, Endpoint, MacvtapOn, OvsPort
 from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes.held import Held
-from nicplug_xml.planes.joining import JOINED, join, part, require_here
+from nicplug_xml.planes.joining import JOINED, fitting, join, part, require_here
 from nicplug_xml.steps import EnsureParking, RequireNetwork, Step, UpdateDevice
 from nicplug_xml.stock import with_backend, with_link
 
@@ -130,16 +130,23 @@ def attach(
     nic = held.nic
     if type(endpoint) not in JOINED:
         xml = with_backend(nic.xml, backend, link, KEPT)
-        steps: list[Step] = [UpdateDevice("change its bridge and link", xml, nic.xml, held.scope)]
+        update = UpdateDevice("change its bridge and link", xml, nic.xml, held.scope)
+        steps = fitting(held, endpoint, update)
         if held.scope is Scope.LIVE and backend.type == "network":
             steps.insert(0, RequireNetwork(backend.source.get("network", "")))
         parting, dispose = part(held)
+        if _has_bandwidth(backend, endpoint):
+            # libvirt limits what the guest sends where the redirect is, and refuses a place that is taken.
+            return [*require_here(held), *parting, *steps], dispose
         return [*require_here(held), *steps, *parting], dispose
     if held.scope is Scope.CONFIG:
         # What only this host's kernel can do is done when the domain runs.
         return _park(held, "down"), []
-    joining, dispose = join(held, endpoint)
-    return [*joining, *_park(held, link)], dispose
+    (here, *joining), dispose = join(held, endpoint)
+    if nic.shown and nic.backend is not None and _has_bandwidth(nic.backend):
+        # With the limits that libvirt takes away there goes the redirect, if it is there already.
+        return [here, *_park(held, link), *joining], dispose
+    return [here, *joining, *_park(held, link)], dispose
 
 
 def detach(held: Held) -> tuple[list[Step], list[Step]]:
@@ -169,6 +176,12 @@ def _park(held: Held, link: str | None) -> list[Step]:
     }
     xml = with_backend(nic.xml, PARKING[parking], link, KEPT)
     return [EnsureParking(make[parking]), UpdateDevice("park it", xml, nic.xml, held.scope)]
+
+
+def _has_bandwidth(backend: Backend, endpoint: Endpoint | None = None) -> bool:
+    """Whether libvirt limits a NIC there, by what the backend names or its network gives."""
+    given = endpoint.given if isinstance(endpoint, BridgePort) else ()
+    return backend.child("bandwidth") is not None or "bandwidth" in given
 
 
 def _is_parked(interface: Element) -> bool:

@@ -19,7 +19,7 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes import tap
 from nicplug_xml.planes.held import Held
-from nicplug_xml.planes.joining import join, part
+from nicplug_xml.planes.joining import fitting, join, part
 from nicplug_xml.steps import Join, Part, RequireHere, SetCarrier, Step
 
 NAME = "veth"
@@ -111,9 +111,9 @@ def _join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
     if isinstance(endpoint, BridgePort):
         joint = Joint("bridge", endpoint.bridge, "isolated" if endpoint.isolated else "")
         if before is None or before.kind == "bridge":
-            return [Join(device, joint, before)], []
+            return fitting(held, endpoint, Join(device, joint, before)), []
         parting, dispose = part(held)
-        return [*parting, Join(device, joint)], dispose
+        return [*parting, *fitting(held, endpoint, Join(device, joint))], dispose
     joining, dispose = join(held, endpoint)
     if before is not None and before.kind == "bridge":
         # It receives what the bridge floods as long as it is a port.

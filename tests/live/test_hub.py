@@ -326,6 +326,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)
+def test_a_bridge_keeps_its_mtu(hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac) -> None:
+    mac, wide = new_mac(), libvirt_bridge()
+    guest = hub_guest(mac)
+    with veth("npwide", wide.name):
+        for end in ("npwide", "npwidep"):
+            run("ip", "link", "set", end, "mtu", "4000")
+        attach_backend(guest.dom, mac, backend("bridge", f"bridge='{wide.name}'"))
+        assert json.loads(run("ip", "-json", "link", "show", wide.name))[0]["mtu"] == 4000
+
+
 def test_every_backend_to_every_other(hub_guest: NewGuest, ways: tuple[str, list[Way]]) -> None:
     mac, found = ways
     guest = hub_guest(mac)

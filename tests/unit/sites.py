@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from nicplug_xml.errors import NotFoundError
 from nicplug_xml.facts import Facts
@@ -32,9 +32,13 @@ class Around:
     """A `nicplug_xml.planner.Surroundings` with networks of several kinds."""
 
     kind: str = "network"
+    mtus: Mapping[str, int] = field(default_factory=dict)
 
     def parking(self) -> str:
         return self.kind
+
+    def mtu(self, device: str) -> int:
+        return self.mtus.get(device, 0)
 
     def other_end(self, domain: str, interface: str) -> Site:
         stock = to_stock(

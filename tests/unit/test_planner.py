@@ -7,7 +7,7 @@ import re
 import pytest
 
 from nicplug_xml import metadata, updating
-from nicplug_xml.backends import bridge, network
+from nicplug_xml.backends import bridge, netdev, network
 from nicplug_xml.document import Document
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.frozen import replace
@@ -15,8 +15,18 @@ from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_stock
-from nicplug_xml.steps import Announce, Check, EnsureParking, Part, Record, RequireNetwork, UpdateDevice
-from tests.unit.sites import seen, site_of
+from nicplug_xml.steps import (
+    Announce,
+    Check,
+    EnsureParking,
+    Join,
+    Part,
+    Record,
+    RequireNetwork,
+    SetMtu,
+    UpdateDevice,
+)
+from tests.unit.sites import Around, seen, site_of
 
 DOMAIN = """<domain><name>vm1</name><devices><interface connection='{connection}' type='bridge'>
   <mac address='52:54:00:00:00:01'/>
@@ -64,6 +74,48 @@ def test_attach_to_a_network_looks_for_it_first() -> None:
     assert plan.steps[0] == RequireNetwork("default")
     config = site(scope=Scope.CONFIG).attach(network.backend("default"))
     assert [type(step) for step in config.steps] == [UpdateDevice, Record, Check]
+
+
+@pytest.mark.parametrize(
+    ("tap", "bridge_mtu", "order"),
+    [
+        (1500, 9000, [SetMtu, UpdateDevice]),
+        (9000, 1500, [UpdateDevice, SetMtu]),
+        (1500, 1500, [UpdateDevice]),
+    ],
+)
+def test_a_bridge_keeps_its_mtu(tap: int, bridge_mtu: int, order: list[type]) -> None:
+    def first(children: str = "", mtus: dict[str, int] | None = None) -> list[type]:
+        around = Around(mtus={"vnet0": tap, "br0": bridge_mtu} if mtus is None else mtus)
+        steps = replace(site(children=children), surroundings=around).attach(None).steps
+        return [type(step) for step in steps if isinstance(step, (SetMtu, UpdateDevice))]
+
+    assert first() == order
+    # What it was told to use, it uses; and what is not here has none.
+    assert first(children="<mtu size='1400'/>") == [UpdateDevice]
+    assert first(mtus={}) == [UpdateDevice]
+
+
+def test_what_libvirt_limits_is_joined_to_nothing_else_at_the_same_time() -> None:
+    """Its limit on what a guest sends is where a redirect would be."""
+    limits = "<bandwidth><outbound average='9'/></bandwidth>"
+    limited = Backend("bridge", ("<source bridge='br0'/>", limits))
+    away = site("attached", limits).attach(netdev.backend("eth1"), whole=True).steps
+    kinds = [type(step) for step in away]
+    assert kinds.index(UpdateDevice) < kinds.index(Join)
+    now = seen(
+        to_stock(
+            DOMAIN.format(connection="attached", children="")
+            .replace("type='bridge'", "type='netdev'")
+            .replace("bridge='br0'", "dev='eth1'")
+        ),
+        vnet0=Joint("device", "eth1"),
+    )
+    back = [type(step) for step in site_of(now).attach(limited).steps]
+    assert back.index(Part) < back.index(UpdateDevice)
+    # Where it limits nothing, no frame is lost on the way.
+    free = [type(step) for step in site_of(now).attach(bridge.backend("br0")).steps]
+    assert free.index(UpdateDevice) < free.index(Part)
 
 
 def test_same_backend_again_does_nothing() -> None:
