@@ -6,6 +6,7 @@ known to everybody, goes when the device goes, and needs no place of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _MARK = "nicplug:"
@@ -20,8 +21,8 @@ class Joint(NamedTuple):
         bridge) are devices of ours; ``device`` is somebody else's, and ``cable`` is another NIC's. A
         ``bridge`` is no redirect: the NIC's device is a port of it, as it itself says.
     :param device: the device that frames are redirected to and from.
-    :param place: the device below a macvlan, or the bridge of a port; of a device, ``promisc`` where it was
-        put into promiscuous mode for this; of a bridge, ``isolated`` where the port is; of a cable, the UUID
+    :param place: the device below a macvlan, or the bridge of a port; of a device, its
+        `changes`; of a bridge, ``isolated`` where the port is; of a cable, the UUID
         of the NIC's own domain.
     :param mode: mode of a macvlan; of a cable, the URI by which libvirt knows the NIC's own domain; of a
         port, the directory of the Open vSwitch that has it, where OVS_RUNDIR names one.
@@ -43,6 +44,15 @@ class Joint(NamedTuple):
         # No name of the kernel's has a colon.
         device = f"{self.device}:{self.ifindex}"
         return " ".join(filter(None, (_MARK, self.kind, device, self.place, self.mode)))
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """What another's device was made for this: ``promisc``uous, and up, where it was ``down``."""
+        return frozenset(self.place.split(",") if self.kind == "device" and self.place else ())
+
+    def with_changes(self, changes: Iterable[str]) -> Joint:
+        """Return the same joint with those changes besides its own."""
+        return self._replace(place=",".join(sorted(self.changes.union(changes))))
 
     @property
     def is_ours(self) -> bool:
@@ -81,9 +91,18 @@ def helper(device: str, present: Joint | None) -> str:
     :param device: the NIC's host device.
     :param present: what it is joined to now.
     """
+    taken = present is not None and present.device.endswith(".np0")
+    return _helpers(device)[taken]
+
+
+def is_helper(name: str, device: str) -> bool:
+    """Whether that is one of the names that `helper` returns for the NIC of a host device."""
+    return name in _helpers(device)
+
+
+def _helpers(device: str) -> tuple[str, str]:
     from zlib import crc32
 
-    number = 1 if present is not None and present.device.endswith(".np0") else 0
     # The kernel's names have 15 characters at most.
     stem = device if len(device) <= 11 else f"np{crc32(device.encode()):08x}"
-    return f"{stem}.np{number}"
+    return f"{stem}.np0", f"{stem}.np1"

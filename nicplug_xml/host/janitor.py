@@ -41,6 +41,12 @@ _HEADERS = 16 + 16  # struct nlmsghdr, struct ifinfomsg
 #: Bytes of news that the kernel keeps for us while we clear away: of what is lost, nothing is cleared away.
 _NEWS = 8 << 20
 
+#: Isolated from the user's environment, it is found, and finds all, where this process has found it.
+_PROGRAM = """import os, sys
+sys.path = sys.argv[1].split(os.pathsep)
+from nicplug_xml.host.janitor import main
+main()"""
+
 #: Seconds before the look at all devices, which is not to slow down whoever is plugging in just now.
 _AFTER_THE_RUSH = 0.5
 
@@ -63,7 +69,7 @@ def ensure(joint: Joint) -> None:
     with name, kernel:
         descriptors = (name.fileno(), kernel.fileno())
         subprocess.Popen(
-            [sys.executable, "-I", "-m", "nicplug_xml.host.janitor", *map(str, descriptors)],
+            [sys.executable, "-I", "-c", _PROGRAM, os.pathsep.join(sys.path), *map(str, descriptors)],
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -74,8 +80,8 @@ def ensure(joint: Joint) -> None:
 
 
 def main() -> None:
-    """Clear away until nothing is joined any more; the arguments are descriptors that `ensure` has opened."""
-    name, kernel = (socket.socket(fileno=int(argument)) for argument in sys.argv[1:])
+    """Clear away until nothing is joined any more; the last arguments are descriptors of `ensure`'s."""
+    name, kernel = (socket.socket(fileno=int(argument)) for argument in sys.argv[-2:])
     _run(name, kernel, embedded=False)
 
 
@@ -115,10 +121,10 @@ def _run(name: socket.socket, kernel: socket.socket, embedded: bool) -> None:
             claimed = _claim(embedded) if _is_told(kernel) else None
 
 
-def _watch(kernel: socket.socket, joined: set[str], embedded: bool) -> None:
+def _watch(kernel: socket.socket, joined: set[int], embedded: bool) -> None:
     """Clear away until nothing is joined any more.
 
-    :param joined: the devices that were joined when this was last known; it is kept up to date.
+    :param joined: the indexes of the devices that were joined when last seen; it is kept up to date.
     :param embedded: by cables of embedded libvirt; else by all else.
     """
     missed = False
@@ -135,37 +141,39 @@ def _watch(kernel: socket.socket, joined: set[str], embedded: bool) -> None:
             # What it has kept is older than the look that this takes, and to be read before it.
             missed = True
             continue
-        for kind, device, joint in changes:
+        for kind, index, device, joint in changes:
             if joint is not None and _is_embedded(joint) is not embedded:
                 joint = None
             if kind == _RTM_NEWLINK and joint is not None:
-                joined.add(device)
+                joined.add(index)
             else:
-                joined.discard(device)
+                joined.discard(index)
             if kind == _RTM_DELLINK and joint is not None:
-                _clear(device, joint)
+                _clear(index, device, joint)
 
 
 def _is_told(kernel: socket.socket) -> bool:
     return bool(select.select([kernel], [], [], 0)[0])
 
 
-def _joined(embedded: bool) -> set[str]:
-    """Return the devices of this network namespace that are joined, by what `embedded` says, to something."""
+def _joined(embedded: bool) -> set[int]:
+    """Return the indexes of the devices of this network namespace that are joined, as `embedded` says."""
     found = ((device, joints.parse(sysfs.alias(device))) for device in os.listdir("/sys/class/net"))
-    return {device for device, joint in found if joint is not None and _is_embedded(joint) is embedded}
+    joined = (device for device, joint in found if joint is not None and _is_embedded(joint) is embedded)
+    return {sysfs.index(device) for device in joined} - {0}
 
 
-def _parse(data: bytes) -> Iterator[tuple[int, str, Joint | None]]:
+def _parse(data: bytes) -> Iterator[tuple[int, int, str, Joint | None]]:
+    """Yield of each message its kind, and the device's index, name and joint."""
     while len(data) >= _HEADERS:
         length, kind = struct.unpack_from("=IH", data)
-        (family,) = struct.unpack_from("=B", data, 16)
+        family, index = struct.unpack_from("=B3xi", data, 16)
         attributes = dict(_attributes(data[_HEADERS:length]))
-        device = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+        device = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
         alias = attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
         # A bridge tells of its ports in messages of a family of its own, when they leave it say.
         if kind in (_RTM_NEWLINK, _RTM_DELLINK) and family == socket.AF_UNSPEC:
-            yield kind, device, joints.parse(alias)
+            yield kind, index, device, joints.parse(alias)
         data = data[(length + 3) & ~3 :]
 
 
@@ -176,14 +184,14 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[max((length + 3) & ~3, 4) :]
 
 
-def _clear(device: str, joint: Joint) -> None:
+def _clear(index: int, device: str, joint: Joint) -> None:
     from nicplug_xml.host.kernel import Kernel
 
     kernel = Kernel()
     try:
         if joint.kind == "cable":
-            _unplug(device, joint.device)
-        else:
+            _unplug(index, joint.device)
+        elif joint.kind != "port" or not _has(device, joint.device):
             kernel.release(joint)
     except Exception as error:  # whatever it is, others wait to be served
         syslog.syslog(syslog.LOG_WARNING, f"nicplug: {device} is gone, and {joint} stays: {error}")
@@ -191,10 +199,18 @@ def _clear(device: str, joint: Joint) -> None:
         kernel.close()
 
 
-def _unplug(gone: str, device: str) -> None:
-    """Unplug the NIC of `device`, whose cable has led to one that is gone."""
+def _has(device: str, port: str) -> bool:
+    """Whether there is a device of that name anew, which has that port: a port's index may change."""
+    from nicplug_xml.host.kernel import joint_of
+
+    joint = joint_of(device) if sysfs.exists(device) else None
+    return joint is not None and joint.device == port
+
+
+def _unplug(gone: int, device: str) -> None:
+    """Unplug the NIC of `device`, whose cable has led to the one of that index, which is gone."""
     joint = joints.parse(sysfs.alias(device))
-    if joint is None or joint.kind != "cable" or joint.device != gone:
+    if joint is None or joint.kind != "cable" or joint.ifindex != gone:
         return
     import libvirt
 
@@ -205,7 +221,3 @@ def _unplug(gone: str, device: str) -> None:
         detach_backend(conn.lookupByUUIDString(joint.place), device)
     finally:
         conn.close()
-
-
-if __name__ == "__main__":
-    main()

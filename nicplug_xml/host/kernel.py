@@ -6,7 +6,8 @@ The authority is rtnetlink(7) and the kernel's drivers/net/macvlan.c.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Collection
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml import joints
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Flags of a device (netdevice(7)).
 _UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
+#: Those that a device gets for a NIC, and loses with it, by what its joint says.
+_CHANGES = {"down": _UP, "promisc": _PROMISC}
 
 
 class Kernel:
@@ -121,13 +124,13 @@ class Kernel:
             anew = not netlink.redirected(other)
             self._require_free(joint, device)
             # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
-            if not netlink.flags(other) & _PROMISC:
-                # The guest's MAC is not the device's.
-                flags |= _PROMISC
-                joint = joint._replace(place="promisc")
-            elif former is not None and again:
-                # It is in that mode already, and was put into it for this or was not.
-                joint = joint._replace(place=former.place)
+            its = netlink.flags(other)
+            # The guest's MAC is not the device's.
+            flags |= _PROMISC
+            joint = joint.with_changes(word for word, flag in _CHANGES.items() if not its & flag)
+            if former is not None and again:
+                # What is so already was made so for this, or was not.
+                joint = joint.with_changes(former.changes)
         elif joint.kind == "macvlan" and joint.mode != "passthru":
             # It passes on the guest's own address and what is for all; the guest may be in any group. In mode
             # passthru all passes, and the kernel would not take the flag back from below.
@@ -136,7 +139,10 @@ class Kernel:
             netlink.set_alias(nic, str(joint))
             # The other end of a cable is joined by a step of its own.
             if joint.kind != "cable":
-                self._redirect_back(joint, device, anew)
+                if self._redirect_back(joint, device, anew):
+                    # It was put into that mode for who has left it so.
+                    joint = joint.with_changes(("promisc",))
+                    netlink.set_alias(nic, str(joint))
                 netlink.set_flags(other, flags, flags)
             netlink.redirect(nic, other)
         except BaseException:
@@ -163,10 +169,10 @@ class Kernel:
                 self._netlink.set_alias(index_of(device), "")
             return
         if sysfs.exists(device):
-            nic = index_of(device)
+            nic, joint = index_of(device), joint_of(device) or joint
             self._netlink.stop_redirect(nic)
-            joint = joints.parse(sysfs.alias(device)) or joint
-            self._netlink.set_alias(nic, "")
+            if joints.parse(sysfs.alias(device)):
+                self._netlink.set_alias(nic, "")
         if not joint.is_ours:
             self.release(joint)
 
@@ -182,19 +188,23 @@ class Kernel:
 
             delete_port(joint.device, joint.mode)
             return
-        if joint.kind == "cable" or not sysfs.exists(joint.device):
+        index = 0 if joint.kind == "cable" else sysfs.index(joint.device)
+        if joint.ifindex and index != joint.ifindex:
+            # What was made anew by that name is another's; what was renamed has the index that it had.
+            index = joint.ifindex if joint.kind == "device" and name_of(joint.ifindex) else 0
+        if not index:
             return
-        index = index_of(joint.device)
         if joint.is_ours:
             self._netlink.delete(index)
             return
         if holder := self._holder(index):
-            if joint.place == "promisc":
-                self._hand_over(holder)
+            self._hand_over(holder, joint.changes)
             return
         self._netlink.stop_redirect(index)
-        if joint.place == "promisc":
-            self._netlink.set_flags(index, 0, _PROMISC)
+        # What is on it by now, a macvlan of the NIC's next place say, needs it up.
+        kept = {"down"} if sysfs.is_lower(name_of(index)) else set()
+        if change := sum(_CHANGES[word] for word in joint.changes - kept):
+            self._netlink.set_flags(index, 0, change)
 
     def set_carrier(self, device: str, up: bool) -> None:
         """Set a container's host device up or down, which is a carrier at the container's end, or none.
@@ -238,35 +248,38 @@ class Kernel:
                 hint=f"plug the NIC into {bridge}, or use a cable if the device is another NIC's",
             )
 
-    def _redirect_back(self, joint: Joint, device: str, anew: bool) -> None:
-        """Redirect the frames of a joint's device to a NIC's; with `anew` only if they go nowhere yet."""
+    def _redirect_back(self, joint: Joint, device: str, anew: bool) -> bool:
+        """Redirect the frames of a joint's device to a NIC's; with `anew` only if they go nowhere yet.
+
+        :returns: whether they went to a NIC that has gone, and nobody had cleared that away.
+        """
+        netlink, other, nic = self._netlink, joint.ifindex, index_of(device)
         try:
-            self._netlink.redirect(joint.ifindex, index_of(device), anew=anew)
+            netlink.redirect(other, nic, anew=anew)
         except OperationError:
-            if anew:
-                # Another NIC may have come first since we looked. It has said so before it came.
-                self._require_free(joint, device)
-            raise
+            if not anew:
+                raise
+            # Another NIC may have come first since we looked. It has said so before it came.
+            self._require_free(joint, device)
+            netlink.stop_redirect(other)
+            netlink.redirect(other, nic, anew=True)
+            return True
+        return False
 
     def _holder(self, index: int) -> str:
         """Return the host device of the NIC that a device is joined to, as both say; or an empty string.
 
         The device itself tells whom to ask: to ask all that there are would take longer the more there are.
         """
-        from socket import if_indextoname
-
-        try:
-            name = if_indextoname(self._netlink.redirected(index))
-        except OSError:  # to none, or to one that is gone
-            return ""
-        joint = joints.parse(sysfs.alias(name))
+        name = name_of(self._netlink.redirected(index))
+        joint = joints.parse(sysfs.alias(name)) if name else None
         return name if joint is not None and (joint.kind, joint.ifindex) == ("device", index) else ""
 
-    def _hand_over(self, holder: str) -> None:
-        """Note that the device which a NIC is joined to was put into promiscuous mode, for who parts it."""
+    def _hand_over(self, holder: str, changes: Collection[str]) -> None:
+        """Note how the device which a NIC is joined to was changed for another one, for who parts it."""
         joint = joints.parse(sysfs.alias(holder))
-        if joint is not None:
-            self._netlink.set_alias(index_of(holder), str(joint._replace(place="promisc")))
+        if joint is not None and changes:
+            self._netlink.set_alias(index_of(holder), str(joint.with_changes(changes)))
 
     def _leave(self, alias: str, joint: Joint) -> None:
         """Let go of a device that is not ours, as soon as the NIC is joined to another one.
@@ -293,10 +306,35 @@ class Kernel:
 
 
 def joint_of(device: str) -> Joint | None:
-    """Return what a host device is joined to, or None: what its alias says."""
-    joint = joints.parse(sysfs.alias(device))
+    """Return what a host device is joined to, or None: what its alias says.
+
+    Where that cannot be, the redirect itself is asked: somebody may have renamed the other device, or have
+    given this one another alias.
+    """
+    alias = sysfs.alias(device)
+    joint = joints.parse(alias)
+    if joint is None and (not alias or joints.parse_port(alias)):
+        return None
+    if joint is not None and sysfs.index(joint.device) == joint.ifindex:
+        return joint
+    from nicplug_xml.host.rtnetlink import Rtnetlink
+
+    with closing(Rtnetlink()) as netlink:
+        index = netlink.redirected(index_of(device)) if sysfs.exists(device) else 0
+    name = name_of(index)
+    if joint is None:
+        return Joint(_kind_of(name, device), name, ifindex=index) if name else None
     # A device that was made anew has another index, and no redirect leads to it or from it.
-    return joint if joint is None else joint._replace(gone=sysfs.index(joint.device) != joint.ifindex)
+    return joint._replace(device=name) if name and index == joint.ifindex else joint._replace(gone=True)
+
+
+def _kind_of(name: str, device: str) -> str:
+    """Return the kind of the joint of a NIC's device to that one, where nothing but the redirect tells."""
+    if joints.is_helper(name, device):
+        index, below = sysfs.indexes(name)
+        return "port" if index == below else "macvlan"
+    back = joints.parse(sysfs.alias(name))
+    return "cable" if back is not None and (back.kind, back.device) == ("cable", device) else "device"
 
 
 def port_of(device: str) -> Joint | None:
@@ -305,6 +343,16 @@ def port_of(device: str) -> Joint | None:
     if not sysfs.is_bridge(bridge) or bridge in (tap.NETWORK_BRIDGE, tap.PARKING_BRIDGE):
         return None
     return Joint("bridge", bridge, "isolated" if sysfs.is_isolated(device) else "")
+
+
+def name_of(index: int) -> str:
+    """Return the name of the network device that has that index, or an empty string."""
+    from socket import if_indextoname
+
+    try:
+        return if_indextoname(index)
+    except OSError:
+        return ""
 
 
 def is_host_device(device: str, mac: str) -> bool:

@@ -44,6 +44,14 @@ def master(device: str) -> str:
         return ""
 
 
+def is_lower(device: str) -> bool:
+    """Whether other devices are on `device`: macvlans or VLANs, or a bridge or bond that it is a port of."""
+    try:
+        return any(entry.startswith("upper_") for entry in os.listdir(f"{_NET}/{device}"))
+    except OSError:
+        return False
+
+
 def is_isolated(device: str) -> bool:
     """Whether `device` is a port of a bridge, and isolated there."""
     return _read(device, "brport/isolated") == "1"
@@ -86,7 +94,8 @@ def _read(device: str, attribute: str) -> str:
     except OSError:
         return ""
     try:
-        return os.read(file, 4096).decode().strip()
+        # Anybody may have given a device an alias that is no UTF-8.
+        return os.read(file, 4096).decode(errors="replace").strip()
     except OSError:
         return ""
     finally:

@@ -27,7 +27,7 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
-from nicplug_xml.host import janitor
+from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
@@ -464,20 +464,100 @@ def until_nobody_clears_away() -> None:
 
 def test_who_clears_away_may_miss_a_change(libvirt_isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
     cleared: list[object] = []
-    monkeypatch.setattr(janitor, "_clear", lambda device, _: cleared.append(device))
+    monkeypatch.setattr(janitor, "_clear", lambda _, device, __: cleared.append(device))
     run("ip", "link", "add", "npgone", "up", "type", "bridge")
+    index = sysfs.index("npgone")
     with janitor._listen() as kernel:
         # The kernel keeps the first of these, and not the last.
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for number in range(20):
             run("ip", "link", "set", "npgone", "alias", str(Joint("device", f"nplow{number}")))
         run("ip", "link", "delete", "npgone")
-        watching = threading.Thread(target=janitor._watch, args=(kernel, {"npgone"}, False), daemon=True)
+        watching = threading.Thread(target=janitor._watch, args=(kernel, {index}, False), daemon=True)
         watching.start()
         watching.join(timeout=10)
         assert not watching.is_alive()
     # Else it has not missed that the device went, and this has tested nothing.
     assert not cleared
+
+
+def test_what_was_left_behind_is_taken_over(
+    deferred_guest: NewGuest, other: str, new_mac: NewMac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a guest that ends while nobody is there to clear away; and the device is as it was after all."""
+    run("ip", "link", "set", other, "down")
+    mac = new_mac()
+    guest, successor = deferred_guest(mac, timeout=None), deferred_guest(mac, timeout=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(janitor, "ensure", lambda _: None)
+        attach_backend(guest.dom, mac, netdev.backend(other))
+    flags = run("ip", "link", "show", other)
+    assert "PROMISC" in flags
+    assert ",UP" in flags
+    guest.dom.destroy()
+    assert "clsact" in run("tc", "qdisc", "show", "dev", other)
+    attach_backend(successor.dom, mac, netdev.backend(other))
+    detach_backend(successor.dom, mac)
+    assert "PROMISC" not in run("ip", "link", "show", other)
+    assert "clsact" not in run("tc", "qdisc", "show", "dev", other)
+
+
+@daemon_only
+def test_a_device_that_somebody_renames_is_known_by_any_name(
+    deferred_guest: NewGuest, lower: str, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    attach_backend(guest.dom, mac, netdev.backend(lower))
+    device = target(guest.dom, mac)
+    run("ip", "link", "set", lower, "down")
+    run("ip", "link", "set", lower, "name", "npother", "up")
+    try:
+        assert any(guest.ping("198.51.100.1") for _ in range(4))
+        (seen,) = interfaces(guest.dom)
+        assert (seen.connection, seen.carrier) == (Connection.ATTACHED, True)
+        detach_backend(guest.dom, mac)
+        for name in (device, "npother"):
+            assert "clsact" not in run("tc", "qdisc", "show", "dev", name)
+        assert "PROMISC" not in run("ip", "link", "show", "npother")
+    finally:
+        run("ip", "link", "set", "npother", "down")
+        run("ip", "link", "set", "npother", "name", lower)
+
+
+@daemon_only
+def test_a_nic_whose_device_got_another_alias_is_parted(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    attach_backend(guest.dom, mac, direct.backend(lower))
+    device = target(guest.dom, mac)
+    run("ip", "link", "set", device, "alias", "customer 7")
+    (seen,) = interfaces(guest.dom)
+    assert seen.connection is Connection.ATTACHED
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    assert guest.ping("192.0.2.1", count=3)
+    assert "clsact" not in run("tc", "qdisc", "show", "dev", device)
+    assert f"{device}.np0" not in devices()
+    assert "alias customer 7" in run("ip", "link", "show", device)
+
+
+def test_a_bridge_keeps_its_mtu(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    """A bridge takes that of its smallest port, and so would all who are on it."""
+    mac, wide, usual = new_mac(), libvirt_bridge(), libvirt_bridge()
+    guest = deferred_guest(mac, timeout=None)
+    with veth("npwide", wide.name):
+        for end in ("npwide", "npwidep"):
+            run("ip", "link", "set", end, "mtu", "4000")
+        assert sysfs.mtu(wide.name) == 4000
+        for backend in (usual, wide, usual, wide):
+            attach_backend(guest.dom, mac, bridge.backend(backend.name))
+            assert (sysfs.mtu(wide.name), sysfs.mtu(usual.name)) == (4000, 1500)
 
 
 @daemon_only

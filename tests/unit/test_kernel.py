@@ -12,12 +12,12 @@ import pytest
 
 from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import OperationError, UnsupportedError
-from nicplug_xml.host import kernel, ovsdb, sysfs
+from nicplug_xml.host import kernel, ovsdb, rtnetlink, sysfs
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 
-PROMISC = 0x100
+UP, PROMISC = 0x1, 0x100
 INDEXES = {"vnet1": 11, "vnet2": 12, "eth1": 21, "eth2": 22, "eth3": 23}
 ETH1, ETH2 = Joint("device", "eth1"), Joint("device", "eth2")
 
@@ -25,7 +25,8 @@ ETH1, ETH2 = Joint("device", "eth1"), Joint("device", "eth2")
 class Devices:
     """The part of `Rtnetlink` that joins to devices, on devices that are numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, present: dict[str, int]) -> None:
+        self.present = present
         self.set: dict[int, int] = {}
         self.aliases: dict[int, str] = {}
         self.redirects: dict[int, int] = {}
@@ -48,15 +49,20 @@ class Devices:
         self.redirects[index] = target
 
     def redirected(self, index: int) -> int:
-        return self.redirects.get(index, 0)
+        # The kernel's filter stays when what it leads to goes, and leads to 0.
+        target = self.redirects.get(index, 0)
+        return target if target in self.present.values() else 0
 
     def stop_redirect(self, index: int) -> None:
         self.redirects.pop(index, None)
 
+    def close(self) -> None:
+        pass
+
     def state(self) -> tuple[dict[int, int], dict[int, str], dict[int, int]]:
-        promisc = {index: flags & PROMISC for index, flags in self.set.items() if flags & PROMISC}
+        flags = {index: flags for index, flags in self.set.items() if flags}
         aliases = {index: alias for index, alias in self.aliases.items() if alias}
-        return promisc, aliases, dict(self.redirects)
+        return flags, aliases, dict(self.redirects)
 
 
 @pytest.fixture
@@ -75,9 +81,12 @@ def devices(present: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> Devices
                 return name
         raise OSError
 
-    found = Devices()
+    found = Devices(present)
+    monkeypatch.setattr(rtnetlink, "Rtnetlink", lambda: found)
     monkeypatch.setattr(sysfs, "alias", lambda device: found.aliases.get(present[device], ""))
     monkeypatch.setattr(sysfs, "exists", present.__contains__)
+    monkeypatch.setattr(sysfs, "index", lambda device: present.get(device, 0))
+    monkeypatch.setattr(sysfs, "is_lower", lambda _: False)
     monkeypatch.setattr(sysfs, "master", {"eth3": "br0"}.get)
     monkeypatch.setattr(kernel, "index_of", present.__getitem__)
     monkeypatch.setattr(socket, "if_indextoname", name_of)
@@ -92,9 +101,9 @@ def host(devices: Devices) -> Kernel:
     return made
 
 
-@pytest.mark.parametrize("before", [0, PROMISC])
+@pytest.mark.parametrize("before", [0, UP, PROMISC, UP | PROMISC])
 def test_joined_twice_and_parted(host: Kernel, devices: Devices, before: int) -> None:
-    """Whether the device was put into promiscuous mode for this is not forgotten."""
+    """How the device was before is not forgotten."""
     devices.set[21] = before
     started = devices.state()
     host.join("vnet1", ETH1)
@@ -195,7 +204,7 @@ def test_a_device_that_was_taken_over_stays_with_the_new_nic(
     host.join("vnet1", ETH1)
     joint = kernel.joint_of("vnet1")
     assert joint is not None
-    assert joint.place == "promisc"
+    assert joint.changes == {"down", "promisc"}
     # The guest ends, and before its joint is cleared away, another one takes the device.
     del present["vnet1"]
     host.join("vnet2", ETH1)
@@ -206,6 +215,74 @@ def test_a_device_that_was_taken_over_stays_with_the_new_nic(
     devices.aliases.pop(11)
     host.part("vnet2", ETH1)
     assert devices.state() == ({}, {}, {})
+
+
+def test_what_nobody_has_cleared_away_is_taken_over(
+    host: Kernel, devices: Devices, present: dict[str, int]
+) -> None:
+    """A guest that ends while nobody looks leaves a filter that leads nowhere, and the mode."""
+    devices.set[21] = UP
+    host.join("vnet1", ETH1)
+    del present["vnet1"]
+    host.join("vnet2", ETH1)
+    assert devices.redirects[21] == 12
+    host.part("vnet2", ETH1)
+    assert devices.flags(21) == UP
+    assert 21 not in devices.redirects
+
+
+def test_a_device_that_was_renamed_is_parted(host: Kernel, devices: Devices, present: dict[str, int]) -> None:
+    host.join("vnet1", ETH1)
+    present["eth9"] = present.pop("eth1")
+    joint = kernel.joint_of("vnet1")
+    assert joint is not None
+    assert (joint.device, joint.gone) == ("eth9", False)
+    # One that has the old name is another one.
+    present["eth1"] = 31
+    devices.set[31] = PROMISC
+    host.part("vnet1", ETH1)
+    assert devices.state() == ({31: PROMISC}, {}, {})
+
+
+def test_a_joint_whose_alias_somebody_has_written_over_is_found(
+    host: Kernel, devices: Devices, present: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysfs, "indexes", {"vnet1.np0": (31, 21), "vnet2.np1": (32, 32)}.get)
+    present |= {"vnet1.np0": 31, "vnet2.np1": 32}
+    for device, joint in (
+        ("vnet1", Joint("macvlan", "vnet1.np0", "eth1", "bridge")),
+        ("vnet2", Joint("port", "vnet2.np1", "ovs0")),
+        ("vnet1", ETH1),
+        ("vnet1", Joint("cable", "vnet2")),
+    ):
+        host.join(device, joint)
+        if joint.kind == "cable":
+            host.join("vnet2", Joint("cable", "vnet1"))
+        devices.aliases[present[device]] = "customer 7"
+        found = kernel.joint_of(device)
+        assert found is not None
+        assert (found.kind, found.device, found.gone) == (joint.kind, joint.device, False)
+        devices.redirects.clear()
+        assert kernel.joint_of(device) is None
+        devices.aliases.clear()
+
+
+def test_what_was_made_anew_by_the_same_name_stays(
+    host: Kernel, devices: Devices, present: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who clears away may come late."""
+    deleted: list[int] = []
+    monkeypatch.setattr(host._session, "delete", deleted.append, raising=False)
+    present["vnet1.np0"] = 31
+    host.join("vnet1", Joint("macvlan", "vnet1.np0", "eth1", "bridge"))
+    joint = kernel.joint_of("vnet1")
+    assert joint is not None
+    present["vnet1.np0"] = 32
+    host.release(joint)
+    assert deleted == []
+    present["vnet1.np0"] = 31
+    host.release(joint)
+    assert deleted == [31]
 
 
 def test_a_device_that_the_host_would_speak_on_is_taken_away(
