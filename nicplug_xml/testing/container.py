@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import proxy
 from xml.sax.saxutils import escape, quoteattr
 
 from nicplug_xml.errors import UnsupportedError
@@ -134,7 +135,8 @@ class Container(Guest):
     """
 
     def __init__(self, dom: libvirt.virDomain, root: Path) -> None:
-        super().__init__(dom, root / "log", _Entrance(self))
+        # A circle would keep the domain, and its connection to libvirt, until Python looks for circles.
+        super().__init__(dom, root / "log", _Entrance(proxy(self)))
 
 
 class _Entrance:

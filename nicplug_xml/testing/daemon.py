@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import OperationError, UnsupportedError
@@ -69,12 +70,6 @@ done
 #: Where nicplug is imported from.
 _HERE = Path(__file__).resolve().parents[2]
 
-# What takes the place of /etc/libvirt/hooks/lxc.d/nicplug. libvirt ends a container whose hook fails.
-_HOOK = """#!/bin/sh
-PYTHONPATH={here} {python} -m nicplug_xml.host.hook "$@"
-exit 0
-"""
-
 
 @contextmanager
 def private_daemon(*, hook: bool = True, libvirtd: Path | None = None) -> Iterator[PrivateDaemon]:
@@ -119,7 +114,7 @@ class PrivateDaemon:
         self._places = {Path(self._state + place): directory / own for place, own in _DIRECTORIES.items()}
         self._namespaces: subprocess.Popen[str] | None = None
         self._libvirtd: subprocess.Popen[bytes] | None = None
-        self._connections: list[libvirt.virConnect] = []
+        self._connections: set[libvirt.virConnect] = set()
         #: Places that the machine lacked; made for our mounts, which nobody sees but libvirtd.
         self._made: list[Path] = []
 
@@ -170,8 +165,17 @@ class PrivateDaemon:
         silence_libvirt()
         start_event_loop()
         conn = libvirt.open(uri)
-        self._connections.append(conn)
+        self._connections.add(conn)
         return conn
+
+    def disconnect(self, conn: libvirt.virConnect) -> None:
+        """Close a connection that was opened here, before the daemon does; one that is dead is fine."""
+        import libvirt
+
+        self._connections.discard(conn)
+        # One that the user has closed, or that a restart has cut.
+        with suppress(libvirt.libvirtError):
+            conn.close()
 
     def start(self, timeout: float = 30) -> None:
         """Start libvirtd, unless it runs, and wait until it listens.
@@ -232,17 +236,13 @@ class PrivateDaemon:
 
     def close(self) -> None:
         """Remove the guests, containers and networks, and end every process of the daemon."""
-        import libvirt
-
         try:
             if self._libvirtd is not None and self._listens():
                 _remove_all(self.connect())
                 with suppress(UnsupportedError):
                     remove_domains(self.connect_containers())
-            for conn in self._connections:
-                # One that the user has closed, or that a restart has cut.
-                with suppress(libvirt.libvirtError):
-                    conn.close()
+            for conn in list(self._connections):
+                self.disconnect(conn)
         finally:
             self._connections.clear()
             self._kill()
@@ -314,7 +314,7 @@ class PrivateDaemon:
         if self._hook:
             hooks = etc / "hooks" / "lxc.d"
             hooks.mkdir(parents=True)
-            (hooks / "nicplug").write_text(_HOOK.format(here=_HERE, python=sys.executable))
+            (hooks / "nicplug").write_text(_hook())
             (hooks / "nicplug").chmod(0o755)
         of = self._program.parents[1].name if self._program else "libvirt"
         share_capabilities(self._directory / "cache" / "qemu", of)
@@ -330,6 +330,15 @@ def _state(libvirtd: Path) -> str:
             hint="build it with a --sysconfdir, --localstatedir and runstatedir of its own",
         )
     return found[1]
+
+
+def _hook() -> str:
+    """Return what takes the place of ``/etc/libvirt/hooks/lxc.d/nicplug``."""
+    # libvirt ends a container whose hook fails.
+    return f"""#!/bin/sh
+PYTHONPATH={quote(str(_HERE))} {quote(sys.executable)} -m nicplug_xml.host.hook "$@"
+exit 0
+"""
 
 
 def _remove_all(conn: libvirt.virConnect) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import UUID, uuid5
@@ -236,6 +237,8 @@ def boot_guest(
 def remove_domain(dom: libvirt.virDomain) -> None:
     """Destroy and undefine a domain, whatever state it is in; one that is gone already is fine.
 
+    Where its connection is dead, as after a restart of the daemon, that is done over another one.
+
     :raises libvirt.libvirtError: libvirt could not.
     """
     import libvirt
@@ -248,8 +251,12 @@ def remove_domain(dom: libvirt.virDomain) -> None:
                 raise
 
     def destroy() -> None:
-        if dom.isActive():
+        try:
             dom.destroy()
+        except libvirt.libvirtError:
+            # It did not run, or has ended meanwhile: a libvirtd that has just started may see that first.
+            if dom.isActive():
+                raise
 
     def undefine() -> None:
         if not dom.isPersistent():
@@ -264,6 +271,10 @@ def remove_domain(dom: libvirt.virDomain) -> None:
             | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         )
 
+    if not dom.connect().isAlive():
+        with closing(libvirt.open(dom.connect().getURI())) as conn:
+            unless_gone(lambda: remove_domain(conn.lookupByUUIDString(dom.UUIDString())))
+        return
     unless_gone(destroy)
     unless_gone(undefine)
 

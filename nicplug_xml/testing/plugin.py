@@ -21,6 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     import libvirt
+    from pluggy import Result
 
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
@@ -147,18 +148,22 @@ def libvirt_connection(request: pytest.FixtureRequest) -> Iterator[libvirt.virCo
     daemon: PrivateDaemon = request.getfixturevalue("libvirt_daemon")
     # A test before this one may have stopped it.
     daemon.start()
-    yield daemon.connect()
+    conn = daemon.connect()
+    yield conn
+    daemon.disconnect(conn)
 
 
 @pytest.fixture
-def libvirt_containers(libvirt_daemon: PrivateDaemon) -> libvirt.virConnect:
+def libvirt_containers(libvirt_daemon: PrivateDaemon) -> Iterator[libvirt.virConnect]:
     """A connection to the LXC driver of the libvirtd of the test session's own."""
     from nicplug_xml.testing.control_groups import available
 
     if not available():
         pytest.skip("containers need the control groups memory, cpuacct and devices of version 1")
     libvirt_daemon.start()
-    return libvirt_daemon.connect_containers()
+    conn = libvirt_daemon.connect_containers()
+    yield conn
+    libvirt_daemon.disconnect(conn)
 
 
 @pytest.fixture(scope="session")
@@ -257,6 +262,9 @@ def _factory(
     from nicplug_xml.testing.commands import short_directory
 
     guests = request.node.stash.setdefault(_guests_of, [])
+    daemon: PrivateDaemon | None = None
+    if "libvirt_daemon" in request.fixturenames:
+        daemon = request.getfixturevalue("libvirt_daemon")
     with short_directory() as workdir, ExitStack() as removals:
 
         def make(
@@ -293,19 +301,25 @@ def _factory(
             return guest
 
         yield make
+        # The test may have stopped it, and without it its guests cannot be removed.
+        if daemon is not None:
+            daemon.start()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+# The newer way to wrap a hook, "wrapper", is one that Debian 12's own pytest does not know.
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Result[pytest.TestReport], None]:
     """Add the logs of the test's guests to the report of a failure."""
-    report = yield
+    outcome = yield
+    report = outcome.get_result()
+    guests = item.stash.get(_guests_of, [])
     if report.failed:
-        for guest in item.stash.get(_guests_of, []):
+        for guest in guests:
             if log := guest.log():
                 report.sections.append((f"log of guest {guest.name}", log))
-    return report
+    if report.when == "teardown":
+        # pytest keeps the test until the session ends, and a guest keeps its connection to libvirt open.
+        guests.clear()
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:

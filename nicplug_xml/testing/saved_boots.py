@@ -51,19 +51,28 @@ class SavedBoots:
     def keep(self, guest: Guest) -> bool:
         """Save a guest that has booted and that nobody has touched yet, if it is time; and have it go on.
 
+        One that cannot be saved goes on as it is, and none of its kind is tried again.
+
         :returns: whether it was saved: then it is ready again in a moment.
-        :raises libvirt.libvirtError: it cannot be saved.
+        :raises libvirt.libvirtError: it was saved, and does not go on.
         """
+        import libvirt
+
         saved = self._file(guest.dom)
-        first = saved.with_suffix(".first")
-        if saved.exists() or not guest.dom.isPersistent():
+        first, never = saved.with_suffix(".first"), saved.with_suffix(".never")
+        if saved.exists() or never.exists() or not guest.dom.isPersistent():
             return False
         if not first.exists():
             first.touch()
             return False
         # Another process may be at the same.
         ours = saved.with_suffix(f".{os.getpid()}")
-        guest.dom.save(str(ours))
+        try:
+            guest.dom.save(str(ours))
+        except libvirt.libvirtError:
+            # There are devices that QEMU does not save: shared memory, say.
+            never.touch()
+            return False
         shutil.copyfile(guest.console, saved.with_suffix(".log"))
         ours.rename(saved)
         guest.dom = self.start(guest.dom, guest.console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.testing import daemon
 from nicplug_xml.testing.commands import run, short_directory
 from nicplug_xml.testing.guest import boot_guest, guest_image
 from nicplug_xml.testing.namespace import run_outside
@@ -166,6 +168,22 @@ def test_saved_boots(
     assert saved() == [file]
 
 
+@ON_EMBEDDED
+def test_guest_that_cannot_be_saved_goes_on(libvirt_connection: libvirt.virConnect, tmp_path: Path) -> None:
+    boots = SavedBoots(tmp_path)
+    shared = "<shmem name='np'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>"
+    with short_directory() as workdir, ExitStack() as removals:
+        guest = boot_guest(
+            libvirt_connection, "np-unsaved", "", workdir=workdir, devices_xml=shared, start=boots.start
+        )
+        removals.callback(guest.remove)
+        guest.wait_ready()
+        # It would be saved when asked for the second time.
+        assert [boots.keep(guest) for _ in range(3)] == [False] * 3
+        guest.run("true")
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".first", ".never"]
+
+
 @ON_DAEMON
 def test_guest_and_network_survive_a_restart_of_the_daemon(
     libvirt_daemon: PrivateDaemon, libvirt_connection: Any, libvirt_guest: GuestFactory
@@ -221,6 +239,52 @@ def test_plugin_imports_nothing_that_takes_time() -> None:
     heavy = "{'libvirt', 'lxml', 'pyroute2', 'nicplug_xml.testing.guest'}"
     code = f"import sys, nicplug_xml.testing.plugin; print(sorted({heavy} & set(sys.modules)))"
     assert run([sys.executable, "-c", code]) == "[]\n"
+
+
+def test_hook_is_found_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "it's a python"
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH $*"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(daemon, "_HERE", tmp_path / "a $place")
+    monkeypatch.setattr(sys, "executable", str(python))
+    told = subprocess.run(["sh", "-c", daemon._hook(), "hook", "vm1"], capture_output=True, text=True)
+    assert told.stdout == f"{tmp_path}/a $place -m nicplug_xml.host.hook vm1\n"
+
+
+ON_ONE_DAEMON = """
+import os, pytest
+from nicplug_xml.testing.control_groups import available
+
+on_daemon = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+descriptors = []
+
+@on_daemon
+@pytest.mark.parametrize("number", range(3))
+def test_guest(libvirt_guest, request, number):
+    descriptors.append(len(os.listdir("/proc/self/fd")))
+    libvirt_guest("", timeout=None)
+    if available():
+        request.getfixturevalue("libvirt_container")("", timeout=None)
+
+def test_no_descriptor_is_left():
+    # Before the first guest there were fewer, for libvirt itself opens some for good.
+    assert descriptors[1] == descriptors[2]
+
+@on_daemon
+@pytest.mark.parametrize("end", ["stop", "restart"])
+def test_daemon_ends(libvirt_daemon, libvirt_guest, end):
+    libvirt_guest("", timeout=None)
+    getattr(libvirt_daemon, end)()
+
+def test_no_guest_is_left(libvirt_daemon):
+    assert not libvirt_daemon.connect().listAllDomains()
+"""
+
+
+def test_nothing_is_left_between_tests(libvirt_isolated: None, tmp_path: Path) -> None:
+    (tmp_path / "test_inner.py").write_text(ON_ONE_DAEMON)
+    inner = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path / "test_inner.py")]
+    assert "7 passed" in run(inner, timeout=120)
 
 
 INNER = """
