@@ -149,7 +149,7 @@ def test_scenario(
         else:
             saw("none")
             pytest.skip(why.reason)
-    except AssertionError:
+    except (Exception, pytest.fail.Exception):
         saw("failed")
         print(subject.guest.log())
         raise
