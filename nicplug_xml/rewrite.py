@@ -66,7 +66,13 @@ def to_stock(
         check(text)
         return text
     document = parse_domain(text)
-    interfaces = list(interfaces_of(document.root))
+    root = document.root
+    if root.tag != "domain" and any(map(_is_extended, (root, *root.below()))):
+        raise SchemaError(
+            f"<{root.name}> holds an interface with connection=",
+            hint="only <domain> documents can have one",
+        )
+    interfaces = list(interfaces_of(root))
     pluggable = [item for item in interfaces if "connection" in item.attributes]
     if not pluggable:
         return text
@@ -134,11 +140,6 @@ class _Rewriter:
         return {found.decode() for found in _ALIAS.findall(self.document.data)}
 
     def rewrite(self, pluggable: list[Element]) -> None:
-        if self.document.root.tag != "domain":
-            raise SchemaError(
-                f"<{self.document.root.name}> holds an interface with connection=",
-                hint="only <domain> documents can have one",
-            )
         made = {id(element): self._interface(element) for element in pluggable}
         entries = [entry for entry in made.values() if entry is not None]
         if not entries:
@@ -251,6 +252,10 @@ class _Rewriter:
             devices = next(child for child in root if child.tag == "devices")
             space = document.space_before(devices.start).decode()
             document.replace(devices.start, devices.start, f"<metadata>{text}</metadata>{space}")
+
+
+def _is_extended(element: Element) -> bool:
+    return element.tag == "interface" and "connection" in element.attributes
 
 
 def _connection(element: Element, path: str, plane: Plane) -> Connection:

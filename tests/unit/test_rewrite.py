@@ -184,8 +184,24 @@ def test_refused_choices(extended: str) -> None:
         to_stock(extended, plane="warp")
     with pytest.raises(SchemaError, match="no parking place"):
         to_stock(extended, parking="garage")
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "<interface connection='deferred'/>",
+        "<domainbackup><devices>{}</devices></domainbackup>",
+        "<domainsnapshot><domain><devices>{}</devices></domain></domainsnapshot>",
+        "<node><domain><devices><disk/>{}</devices></domain></node>",
+    ],
+)
+def test_only_domains_are_rewritten(xml: str) -> None:
+    """What passes through as it is would be taken for what stock libvirt understands."""
     with pytest.raises(SchemaError, match="only <domain>"):
-        to_stock("<domainbackup><devices><interface connection='deferred'/></devices></domainbackup>")
+        to_stock(xml.format("<interface connection='deferred'/>"))
+    stock = xml.format("<interface type='user'/>").replace(" connection='deferred'", "")
+    for text in (stock, f"<!-- connection -->{stock}"):
+        assert to_stock(text) == text
 
 
 NAMES = st.sampled_from(
