@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from nicplug_xml import metadata
 from nicplug_xml._schema_places import Places
 from nicplug_xml.backends import describe
-from nicplug_xml.document import Element, decode
+from nicplug_xml.document import Element, decode, quoted
 from nicplug_xml.errors import NicplugError, UnsupportedError
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import Problem
@@ -94,7 +94,7 @@ def _nics(name: str, data: bytes) -> Iterator[Nic]:
         return
     driver = "lxc" if root.attributes.get("type") == "lxc" else "qemu"
     called = (root.find("name"), root.find("uuid"))
-    domain = tuple(element.content.strip() for element in called if element is not None)
+    domain = tuple(element.words for element in called if element is not None)
     elements = list(interfaces_of(root))
     for number, element in enumerate(elements, 1):
         which = f"[{number}]" if len(elements) > 1 else ""
@@ -102,18 +102,25 @@ def _nics(name: str, data: bytes) -> Iterator[Nic]:
 
 
 def _same_macs(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:
-    first: dict[str, Nic] = {}
+    holders: dict[str, list[Nic]] = {}
     for nic in nics:
-        other = first.setdefault(nic.mac, nic) if nic.mac else nic
-        # The two of a team have the same by intent; and two files may be two states of one domain.
-        if other is nic or _is_teamed(nic) or _is_teamed(other):
+        # An <interface> document may be a state of a NIC that its domain's document has as well.
+        if not nic.mac or not nic.domain:
             continue
-        if nic.file != other.file and nic.domain and nic.domain[:1] == other.domain[:1]:
-            continue
-        whose = f"of {other.domain[0]}" if other.domain else "of another <interface>"
-        message = f"MAC {nic.mac} is also that {whose} ({other.at(nic)})"
-        hint = "give each NIC a MAC of its own, or leave <mac> out to have one made"
-        yield nic, nic.problem("duplicate-mac", message, hint, "mac", "address")
+        others = holders.setdefault(nic.mac, [])
+        other = next((other for other in others if not _may_share(nic, other)), None)
+        others.append(nic)
+        if other is not None:
+            message = f"MAC {nic.mac} is also that of {other.domain[0]} ({other.at(nic)})"
+            hint = "give each NIC a MAC of its own, or leave <mac> out to have one made"
+            yield nic, nic.problem("duplicate-mac", message, hint, "mac", "address")
+
+
+def _may_share(nic: Nic, other: Nic) -> bool:
+    """Whether two NICs may have one MAC: those of a team, or of two files that are states of one domain."""
+    if nic.file == other.file:
+        return _is_teamed(nic) and _is_teamed(other)
+    return nic.domain[0] == other.domain[0]
 
 
 def _is_teamed(nic: Nic) -> bool:
@@ -136,7 +143,8 @@ def _cables(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:
         elif ends and not any(_leads_to(end, nic) for end in ends):
             wrong = f"{domain}/{interface} ({ends[0].at(nic)}) {_leads(ends[0])}"
         if wrong:
-            hint = f"have the other end say <source domain='{nic.domain[0]}' interface='{_name(nic)}'/>"
+            end = f"domain={quoted(nic.domain[0])} interface={quoted(_name(nic))}"
+            hint = f"have the other end say <source {end}/>"
             message = f"the cable to {domain}/{interface} does not come back: {wrong}"
             yield nic, nic.problem("cable-end", message, hint, "source", "interface")
 

@@ -84,6 +84,15 @@ class Element:
         """What is written between the start tag and the end tag."""
         return self._data[self.open_end : self.close].decode()
 
+    @property
+    def words(self) -> str:
+        """What the text in it says: references expanded, comments left out, no white space around it."""
+        words: list[str] = []
+        parser = expat.ParserCreate()
+        parser.CharacterDataHandler = words.append
+        parser.Parse(self.text, True)
+        return "".join(words).strip()
+
     def find(self, name: str) -> Element | None:
         """Return the first child of that name, whatever its namespace, or None."""
         for child in self.children:

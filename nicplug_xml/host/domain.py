@@ -277,7 +277,7 @@ def replaced_by(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain | None:
     import libvirt
 
     root = parse_domain(xml).root
-    name, uuid = (found.content.strip() if (found := root.find(tag)) else "" for tag in ("name", "uuid"))
+    name, uuid = (found.words if (found := root.find(tag)) else "" for tag in ("name", "uuid"))
     try:
         return conn.lookupByUUIDString(uuid) if uuid else conn.lookupByName(name)
     except libvirt.libvirtError:

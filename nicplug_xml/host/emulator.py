@@ -51,10 +51,10 @@ def _emulator(conn: libvirt.virConnect, xml: str) -> str:
     devices = root.find("devices")
     named = devices.find("emulator") if devices is not None else None
     if named is not None:
-        return named.content.strip()
+        return named.words
     capabilities = domain_capabilities(conn, xml)
     path = capabilities.find("path") if capabilities is not None else None
-    return path.content.strip() if path is not None else ""
+    return path.words if path is not None else ""
 
 
 def _commands(program: str) -> frozenset[str]:

@@ -140,7 +140,7 @@ def _mtu(device: str) -> int:
 
 def _content(root: Element, name: str) -> str:
     found = root.find(name)
-    return found.content.strip() if found is not None else ""
+    return found.words if found is not None else ""
 
 
 def _tell(what: str, error: Exception) -> None:

@@ -70,6 +70,19 @@ def test_same_mac_where_it_is_meant() -> None:
     )
 
 
+def test_same_mac_beside_one_where_it_is_meant() -> None:
+    team = nic(A, "<teaming type='persistent'/>")
+    assert codes(domain("a", team, nic(A))) == [("1.xml", "duplicate-mac", 3)]
+    assert codes(domain("a", nic(A), team)) == [("1.xml", "duplicate-mac", 3)]
+    assert codes(domain("a", team), domain("b", team)) == [("2.xml", "duplicate-mac", 2)]
+    # The third is another state of the first's domain, and not of the second's.
+    problems = found(domain("a", nic(A)), domain("b", nic(A)), domain("a", nic(A)))
+    assert [(file, problem.message.rpartition(" of ")[2]) for file, problem in problems] == [
+        ("2.xml", "a (1.xml:2)"),
+        ("3.xml", "b (2.xml:2)"),
+    ]
+
+
 def test_cable_that_comes_back() -> None:
     alias = "<alias name='ua-x'/>"
     assert codes(domain("a", cable(A, "b", B)), domain("b", cable(B, "a", A))) == []
@@ -77,6 +90,13 @@ def test_cable_that_comes_back() -> None:
     assert codes(domain("a", cable(A, "a", B), cable(B, "a", A.upper()))) == []
     uuid = "6f9d8a3e-7b5c-4d2e-8f10-112233445566"
     assert codes(domain("a", cable(A, uuid, B)), domain("b", cable(B, "a", A), uuid=uuid)) == []
+
+
+@pytest.mark.parametrize("written", ["a&amp;b", "a<!-- router -->&#38;b", "<![CDATA[a&b]]>"])
+def test_cable_between_domains_of_odd_names(written: str) -> None:
+    assert codes(domain(written, cable(A, "b", B)), domain("b", cable(B, "a&amp;b", A))) == []
+    ((_, problem),) = found(domain(written, cable(A, "b", B)), domain("b", nic(C)))
+    assert problem.hint == f"have the other end say <source domain='a&amp;b' interface='{A}'/>"
 
 
 def test_cable_to_a_domain_that_is_not_given() -> None:
@@ -178,9 +198,19 @@ def test_backends_and_interfaces_alone() -> None:
     assert codes(backend, plane="tap") == [("1.xml", "plane-kind", 1)]
     assert codes(backend, plane="hub") == []
     assert codes(USER.encode(), plane="tap") == [("1.xml", "plane-kind", 1)]
-    assert codes(nic(A).encode(), domain("a", nic(A))) == [("2.xml", "duplicate-mac", 2)]
+    assert codes(nic(A).encode(), domain("a", nic(A))) == []  # what update-device gets, and the domain
 
 
-@pytest.mark.parametrize("data", [b"", b"<domain>", b"\xff\xfe\x00", b"<network/>", b"<!DOCTYPE x><domain/>"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<domain>",
+        b"\xff\xfe\x00",
+        b"<network/>",
+        b"<!DOCTYPE x><domain/>",
+        b"<domain xmlns:x='x'><name><x:y/></name><devices/></domain>",
+    ],
+)
 def test_what_cannot_be_read_is_left_to_the_grammar(data: bytes) -> None:
     assert check([("1.xml", data)], "tap") == []

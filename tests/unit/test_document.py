@@ -30,6 +30,13 @@ def test_spans_cover_the_element(text: str) -> None:
     assert document.edited() == text
 
 
+def test_words() -> None:
+    root = Document(
+        "<a><name> x<!-- y -->&amp;<![CDATA[<z>]]>&#228;\n</name><x:b xmlns:x='u'>1</x:b></a>"
+    ).root
+    assert [child.words for child in root] == ["x&<z>ä", "1"]
+
+
 def test_nested_spans() -> None:
     root = Document("<a><b x='1'/>text<c>/></c><d ></d ></a>").root
     assert [child.text for child in root] == ["<b x='1'/>", "<c>/></c>", "<d ></d >"]
