@@ -27,14 +27,14 @@ class Subject(Frozen):
     :param check: returns what is wrong with a text.
     :param apply: carries out a text, also one that `check` has objections to when it is forced, and returns
         what is so then, in words.
-    :param can_force: whether an invalid text can be carried out at all.
+    :param can_force: returns whether a text can be carried out though it is not valid.
     """
 
     name: str
     read: Callable[[], str]
     check: Callable[[str], Sequence[Problem]]
     apply: Callable[[str, bool], str]
-    can_force: bool = True
+    can_force: Callable[[str], bool]
 
 
 class Desk(Protocol):
@@ -76,10 +76,10 @@ def edit(subject: Subject, desk: Desk) -> str:
     try:
         told = _rounds(subject, desk, base)
     except BaseException as error:
-        if not _is_unchanged(desk, base):
-            desk.tell(f"what you wrote is kept in {desk.path}")
-        else:
+        if _is_unchanged(desk, base):
             desk.path.unlink(missing_ok=True)
+        elif desk.path.exists():  # an editor may have taken it away
+            desk.tell(f"what you wrote is kept in {desk.path}")
         if isinstance(error, (NicplugError, KeyboardInterrupt)):
             raise
         raise NicplugError(f"{subject.name} could not be edited: {error}") from error
@@ -101,7 +101,7 @@ def _rounds(subject: Subject, desk: Desk, base: str) -> str:
         forced = False
         if problems:
             desk.show(problems)
-            answers = (AGAIN, FORCE, ABANDON) if subject.can_force else (AGAIN, ABANDON)
+            answers = (AGAIN, FORCE, ABANDON) if subject.can_force(text) else (AGAIN, ABANDON)
             forced = _ask_again(desk, f"this is not valid ({_count(problems)})", answers)
             if not forced:
                 continue

@@ -17,6 +17,7 @@ from nicplug_xml.cli.reports import Report, text
 from nicplug_xml.editing import ABANDON, AGAIN, FORCE, Subject, buffers, dedented, editor, same_interface
 from nicplug_xml.errors import NicplugError, UnsupportedError
 from nicplug_xml.host.errors import translated
+from nicplug_xml.rewrite import to_stock
 from nicplug_xml.schema import validate
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def definition(dom: libvirt.virDomain, conn: libvirt.virConnect) -> Subject:
         made = operations.define(conn, xml, check=not forced)
         return f"Domain '{made.name()}' was edited"
 
-    return Subject(f"domain '{dom.name()}'", read, validate, apply)
+    return Subject(f"domain '{dom.name()}'", read, validate, apply, _can_be_rewritten)
 
 
 def live_interface(dom: libvirt.virDomain, name: str) -> Subject:
@@ -131,7 +132,16 @@ def live_interface(dom: libvirt.virDomain, name: str) -> Subject:
         now = operations.update_device(dom, xml, _LIVE)
         return sentence(now) + ("" if now.changed else ": it was so already, nothing changed")
 
-    return Subject(f"{status.interface} of domain '{dom.name()}'", read, check, apply, can_force=False)
+    return Subject(f"{status.interface} of domain '{dom.name()}'", read, check, apply, lambda _xml: False)
+
+
+def _can_be_rewritten(xml: str) -> bool:
+    """Whether what is wrong with a text is for libvirt to drop, and not for nicplug to refuse."""
+    try:
+        to_stock(xml)
+    except NicplugError:
+        return False
+    return True
 
 
 def _new_file(name: str) -> Path:

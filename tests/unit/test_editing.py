@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from nicplug_xml.cli.editor import definition
 from nicplug_xml.editing import (
     ABANDON,
     AGAIN,
@@ -74,7 +76,7 @@ class Thing:
         return "it was edited"
 
     def subject(self, can_force: bool = True) -> Subject:
-        return Subject("the thing", lambda: self.xml, validate, self.apply, can_force)
+        return Subject("the thing", lambda: self.xml, validate, self.apply, lambda _xml: can_force)
 
 
 @pytest.fixture
@@ -218,6 +220,32 @@ def test_editor_that_never_ran_leaves_nothing_behind(path: Path) -> None:
     with pytest.raises(NicplugError, match="no such editor"):
         edit(Thing().subject(), Script(path, NicplugError("no such editor")))
     assert not path.exists()
+
+
+def test_text_that_is_gone_is_not_said_to_be_kept(path: Path) -> None:
+    desk = Script(path)
+    desk.edit = path.unlink  # type: ignore[method-assign]
+    with pytest.raises(NicplugError, match="No such file"):
+        edit(Thing().subject(), desk)
+    assert desk.told == []
+
+
+DOMAIN = "<domain type='qemu'><name>a</name><devices>{}</devices></domain>"
+
+
+@pytest.mark.parametrize(
+    ("interface", "can"),
+    [
+        ("<interface type='user'/>", True),
+        ("<interface connection='deferred'><modle/></interface>", True),
+        ("<interface connection='defered'/>", False),
+        ("<interface type='vdpa' connection='deferred'/>", False),
+        ("<interface", False),
+    ],
+)
+def test_a_definition_is_forced_where_that_can_succeed(interface: str, can: bool) -> None:
+    dom = Mock(spec=["isPersistent", "name"])
+    assert definition(dom, Mock()).can_force(DOMAIN.format(interface)) is can
 
 
 @pytest.mark.parametrize(
