@@ -51,8 +51,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if arguments and arguments[0] in ("-h", "--help"):
         print(help_text())
         raise SystemExit(0)
+    before, name, behind = split(arguments)
     top = _top()
-    options, rest = top.parse_known_args(arguments)
+    options, rest = top.parse_known_args(before)
     if options.help:
         print(help_text())
         raise SystemExit(0)
@@ -61,14 +62,26 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
         print(f"nicplug {version('nicplug')}")
         raise SystemExit(0)
-    if options.command is None:
+    if name is None:
         top.error("no command was given; 'nicplug --help' lists them")
-    if options.command not in COMMANDS:
-        top.error(f"there is no command '{options.command}'; 'nicplug --help' lists them")
-    parser, given = command_parser(options.command), [*rest, *options.arguments]
+    if name not in COMMANDS:
+        top.error(f"there is no command '{name}'; 'nicplug --help' lists them")
+    options.command = name
+    parser, given = command_parser(name), [*rest, *behind]
     # Intermixed, argparse would forget that there was a --, and take for options what comes behind it.
     parse_all = parser.parse_args if "--" in given else parser.parse_intermixed_args
     return parse_all(given, options)
+
+
+def split(words: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str]]:
+    """Return the words before the command, the command, None for none, and the words behind it."""
+    is_uri = False
+    for number, word in enumerate(words):
+        if not is_uri and not word.startswith("-"):
+            return words[:number], word, words[number + 1 :]
+        # Options may be abbreviated.
+        is_uri = not is_uri and (word == "-c" or (word[:3] == "--c" and "--connect".startswith(word)))
+    return words, None, ()
 
 
 def help_text() -> str:
@@ -99,8 +112,6 @@ def _top() -> argparse.ArgumentParser:
     import argparse
 
     top = argparse.ArgumentParser(prog="nicplug", usage=_USAGE, add_help=False, formatter_class=_formatter)
-    top.add_argument("command", nargs="?")
-    top.add_argument("arguments", nargs=argparse.REMAINDER)
     top.add_argument("-h", "--help", action="store_true")
     top.add_argument("--version", action="store_true")
     _add_global(top, None)
@@ -178,17 +189,25 @@ def _edit(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _readonly(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-r", "--readonly", action="store_true", help="connect to libvirt for reading alone, as virsh -r does"
+    )
+
+
 def _dumpxml(command: argparse.ArgumentParser) -> None:
     command.add_argument("domain", metavar="DOMAIN", help="name, UUID or id")
     command.add_argument("--inactive", action="store_true", help="the persistent definition")
     command.add_argument(
         "--security-info", action="store_true", help="passwords as well, as that of a VNC display"
     )
+    _readonly(command)
 
 
 def _list(command: argparse.ArgumentParser) -> None:
     command.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, UUID or id (default: all)")
     command.add_argument("--inactive", action="store_true", help="the persistent definition")
+    _readonly(command)
 
 
 def _watch(command: argparse.ArgumentParser) -> None:
@@ -207,6 +226,7 @@ def _graph(command: argparse.ArgumentParser) -> None:
         help="what to print (default: what the name of FILE ends in, else text)",
     )
     command.add_argument("-o", "--output", metavar="FILE", help="write to a file: .svg, .dot, .mmd or .txt")
+    _readonly(command)
 
 
 def _completion(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from nicplug_xml import operations
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs, user
 from nicplug_xml.cli import output
 from nicplug_xml.cli.colours import wanted
-from nicplug_xml.document import decode
+from nicplug_xml.document import check, decode
 from nicplug_xml.errors import NicplugError, UsageError
 from nicplug_xml.host.connection import find_domain, open_connection, silence_libvirt
 from nicplug_xml.host.errors import translated
 from nicplug_xml.model import Backend, InterfaceStatus
+from nicplug_xml.planes import PLANES
 
 if TYPE_CHECKING:
     import argparse
@@ -26,16 +28,21 @@ if TYPE_CHECKING:
 
     from nicplug_xml.plan import Plan
 
+#: Names that the schema allows for whatever can be named.
+_PLAIN = re.compile("[A-Za-z0-9_.-]+")
+
 
 def _validate(options: argparse.Namespace) -> int:
     from nicplug_xml.cli import validating
 
+    _require_plane(options.plane)
     return validating.run(options)
 
 
 def _rewrite(options: argparse.Namespace) -> int:
     from nicplug_xml.rewrite import to_stock
 
+    _require_plane(options.plane)
     return _translate(options, lambda xml: to_stock(xml, plane=options.plane, parking=options.parking))
 
 
@@ -190,7 +197,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def _connect(options: argparse.Namespace) -> libvirt.virConnect:
     silence_libvirt()
-    return open_connection(options.connect)
+    return open_connection(options.connect, readonly=getattr(options, "readonly", False))
 
 
 def _flags(dom: libvirt.virDomain, options: argparse.Namespace) -> int:
@@ -200,6 +207,11 @@ def _flags(dom: libvirt.virDomain, options: argparse.Namespace) -> int:
     flags = 1 * options.live | 2 * (options.config or options.persistent)
     with translated():
         return int(flags | bool(options.persistent and dom.isActive()))
+
+
+def _require_plane(plane: str | None) -> None:
+    if plane not in (None, "auto", *PLANES):
+        raise UsageError(f"there is no plane '{plane}'", hint=f"use auto or {', '.join(PLANES)}")
 
 
 def _backend(options: argparse.Namespace) -> Backend | str | None:
@@ -226,13 +238,17 @@ def _backend(options: argparse.Namespace) -> Backend | str | None:
         if value is not None:
             backend = make(value)
     document = None if options.file is None else _read(options.file)[0]
-    if not options.vlan:
-        return backend or document
-    if document is not None:
-        backend = Backend.of(document)
+    if options.vlan:
+        if document is not None:
+            backend = Backend.of(document)
+        if backend is None:
+            raise UsageError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")
+        backend = backend.with_vlan(options.vlan)
     if backend is None:
-        raise UsageError("--vlan needs a backend", hint="name it: --bridge, --network or FILE")
-    return backend.with_vlan(options.vlan)
+        return document
+    plain = all(map(_PLAIN.fullmatch, backend.source.values()))
+    # A document is held against the schema, which takes as long to load as all else; plain names need not be.
+    return backend if plain and not (options.vlan or options.interfaceid) else backend.to_xml()
 
 
 def _cable(end: str) -> Backend:
@@ -261,6 +277,7 @@ def _print_status(status: InterfaceStatus, options: argparse.Namespace) -> None:
 
 
 def _make(options: argparse.Namespace, make: Callable[..., libvirt.virDomain], verb: str) -> int:
+    _require_plane(options.plane)
     text = _read(options.file)[0]
     dom = make(_connect(options), text, plane=options.plane)
     if options.json:
@@ -287,8 +304,10 @@ def _bytes(name: str) -> bytes:
 
 
 def _read(name: str) -> tuple[str, str]:
-    """Return a document's text and its encoding."""
+    """Return a document's text and its encoding; what is wrong with it is told with its name."""
     try:
-        return decode(_bytes(name))
+        text, encoding = decode(_bytes(name))
+        check(text)
+        return text, encoding
     except NicplugError as error:
         raise type(error)(f"{name}: {error.what}", hint=error.hint) from error

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from nicplug_xml.cli.arguments import COMMANDS, command_parser
+from nicplug_xml.cli.arguments import COMMANDS, command_parser, split
 from nicplug_xml.host.names import Name
 
 #: In place of candidates: the shell knows how files are completed.
@@ -87,7 +87,7 @@ def _after(words: Sequence[str], option: str | None, word: str, names: Names) ->
 
     :param option: the option whose value `word` is, where one is written with it.
     """
-    command, rest = _command(words)
+    _, command, rest = split(words)
     if command is None:
         if option == "--connect" or (words and words[-1] in ("-c", "--connect")):
             return [Name(uri) for uri in _URIS]
@@ -118,17 +118,6 @@ def _after(words: Sequence[str], option: str | None, word: str, names: Names) ->
     if positionals and positionals[-1].nargs in ("*", "+"):
         return [one for one in _values(positionals[-1], given, names) if one.word not in given]
     return _options(parser, set(rest))
-
-
-def _command(words: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """Return the command among the words, and those behind it."""
-    skip = False
-    for number, word in enumerate(words):
-        if skip or word.startswith("-"):
-            skip = not skip and word in ("-c", "--connect")
-            continue
-        return word, words[number + 1 :]
-    return None, ()
 
 
 def _takes_value(action: argparse.Action) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from nicplug_xml import operations
@@ -78,9 +79,10 @@ def _look(conn: libvirt.virConnect, options: argparse.Namespace) -> Graph:
                 if inactive and not dom.isPersistent():
                     continue
             statuses[name] = operations.interfaces(dom, inactive=options.inactive)
-        except NicplugError:
+        except NicplugError as error:
             if options.domains:
-                raise  # of all domains, one may have ended just now
+                raise
+            warnings.warn(f"a domain is left out: {error}", stacklevel=2)  # it may have ended just now
     return graph_of(statuses, () if options.inactive else running)
 
 

@@ -41,10 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, UnicodeError) as error:
         name = getattr(error, "filename", None)
         said = getattr(error, "strerror", None) or str(error)
-        if name:
-            return _failed(f"{name}: {said}", 1)
+        if name is not None:
+            return _failed(f"{name or repr(name)}: {said}", 1)
         _drop_output()
         return _failed(f"input or output failed: {said}", 1)
+    except ImportError as error:
+        if not (error.name or "").startswith("libvirt"):
+            raise
+        hint = "install libvirt-python and libvirt's client library (Debian: python3-libvirt, libvirt0)"
+        return _failed(f"libvirt's Python module cannot be loaded: {error}; {hint}", 1)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
 

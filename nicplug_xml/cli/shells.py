@@ -7,8 +7,9 @@ _BASH = r"""# Completion of nicplug for bash: source <(nicplug completion bash)
 _nicplug() {
     local line=${COMP_LINE:0:COMP_POINT} word candidate
     local -a words
-    read -ra words <<<"$line"
-    [[ $line == *[[:space:]] ]] && words+=("")
+    # Without -r, read takes the backslashes out that are put in below.
+    read -a words <<<"$line"
+    [[ $line == *[[:space:]] && $line != *\\[[:space:]] ]] && words+=("")
     word=${words[-1]}
     COMPREPLY=()
     while IFS=$'\t' read -r candidate _; do
@@ -22,7 +23,8 @@ _nicplug() {
     local keep=${word%"${word##*[:=]}"} number
     [[ $word == *[:=]* ]] || keep=
     for number in "${!COMPREPLY[@]}"; do
-        COMPREPLY[number]=${COMPREPLY[number]#"$keep"}
+        # A domain's name may be anything, a command as well: it is to stay one word.
+        printf -v "COMPREPLY[number]" %q "${COMPREPLY[number]#"$keep"}"
     done
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *:// ]] && compopt -o nospace 2>/dev/null
     return 0
@@ -35,7 +37,7 @@ _ZSH = r"""#compdef nicplug
 _nicplug() {
     local line
     local -a candidates
-    for line in "${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
+    for line in "${(@f)$("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT]}" 2>/dev/null)}"; do
         if [[ $line == :files ]]; then
             _files
             return

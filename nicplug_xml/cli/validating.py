@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nicplug_xml.cli.reports import FORMATS, Report
-from nicplug_xml.errors import UnsupportedError, UsageError
 from nicplug_xml.frozen import replace
 
 if TYPE_CHECKING:
@@ -34,10 +33,7 @@ def _checked(reports: Sequence[Report], plane: str | None) -> list[Report]:
     from nicplug_xml.schema import validate
 
     readable = [(report.file, report.data) for report in reports if not report.unreadable]
-    try:
-        together = check(readable, plane)
-    except UnsupportedError as error:
-        raise UsageError(error.what, hint=error.hint) from error
+    together = check(readable, plane)
     checked = []
     for report in reports:
         problems = [] if report.unreadable else validate(report.data)

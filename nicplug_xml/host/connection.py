@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import libvirt
 
 
-def open_connection(uri: str | None) -> libvirt.virConnect:
+def open_connection(uri: str | None, *, readonly: bool = False) -> libvirt.virConnect:
     """Open a connection.
 
     :param uri: a libvirt URI; None for LIBVIRT_DEFAULT_URI or libvirt's own default.
+    :param readonly: one that changes nothing, which libvirt may allow to those to whom it denies another.
     :raises OperationError: libvirt cannot be reached.
     """
     import libvirt
@@ -30,7 +31,7 @@ def open_connection(uri: str | None) -> libvirt.virConnect:
     if "/embed" in (uri or os.environ.get("LIBVIRT_DEFAULT_URI", "")):
         start_event_loop()
     try:
-        return libvirt.open(uri)
+        return libvirt.openReadOnly(uri) if readonly else libvirt.open(uri)
     except libvirt.libvirtError as error:
         raise OperationError(
             f"no connection to {uri or 'libvirt'}: {error}",

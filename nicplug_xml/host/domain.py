@@ -150,10 +150,20 @@ class Domain(Descriptors, Kernel):
                 carriers[entry.key] = sysfs.is_up(device)
         swapped = {key for key, entry in entries.items() if entry.plane == swap.NAME}
         asked = swapped or any(entry.plane == hub.NAME for entry in entries.values())
-        found = nics(self._monitor) if swapped else {}
+        try:
+            found = nics(self._monitor) if swapped else {}
+            present = netdevs(self._monitor) if asked else None
+        except OperationError as error:
+            import libvirt
+
+            said = error.__cause__
+            code = said.get_error_code() if isinstance(said, libvirt.libvirtError) else None
+            if code != libvirt.VIR_ERR_OPERATION_DENIED:
+                raise
+            return Facts(joints=joints, carriers=carriers)  # a read-only connection has no monitor
         carriers |= {key: nic.link for key, nic in found.items() if key in swapped}
         peers = {key: nic.netdev for key, nic in found.items()} if swapped else None
-        return Facts(netdevs(self._monitor) if asked else None, joints, carriers, peers)
+        return Facts(present, joints, carriers, peers)
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:

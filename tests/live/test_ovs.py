@@ -326,7 +326,7 @@ def test_from_the_command_line(
 
     switch, mac = libvirt_ovs_bridge(), new_mac()
     guest = deferred_guest(mac)
-    monkeypatch.setattr(commands, "open_connection", lambda _uri: guest.dom.connect())
+    monkeypatch.setattr(commands, "open_connection", lambda _uri, **_: guest.dom.connect())
     where = ("--ovs", str(switch), "--interfaceid", ID, "--vlan", "42")
     assert main.main(["attach-backend", guest.name, mac, *where]) == 0
     assert f"is plugged into ovs {switch}, link up" in capsys.readouterr().out

@@ -6,18 +6,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nicplug_xml import attach_backend
-from nicplug_xml.backends import bridge
+from nicplug_xml import attach_backend, define
+from nicplug_xml.backends import bridge, user
 from tests.json_document import check, commands
+from tests.live.conftest import emulator
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
-    from nicplug_xml.testing.plugin import BridgeFactory
+    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
 
 on_the_daemon = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
 
@@ -70,3 +72,36 @@ def test_a_running_guest_is_read(
         True,
         True,
     )
+
+
+@on_the_daemon
+@pytest.mark.parametrize("plane", ["hub", "swap"])
+def test_a_connection_for_reading_alone(
+    libvirt_daemon: PrivateDaemon,
+    libvirt_guest: GuestFactory,
+    nic_xml: Callable[..., str],
+    new_mac: Callable[[], str],
+    patched_qemu: Path,
+    plane: str,
+) -> None:
+    """QEMU's monitor is not to be had there, so what is recorded is shown."""
+    plugged, loose = new_mac(), new_mac()
+    guest = libvirt_guest(
+        nic_xml(plugged) + nic_xml(loose),
+        define=lambda conn, xml: define(conn, xml, plane=plane),
+        devices_xml=emulator(patched_qemu) if plane == "swap" else "",
+        timeout=None,
+    )
+    attach_backend(guest.dom, plugged, user.backend())
+    uri, readonly = libvirt_daemon.uri, f"{libvirt_daemon.uri}-ro"
+
+    for asked in (("-r", "-c", uri), ("-c", readonly)):
+        assert nicplug(*asked, "list", guest.name) == nicplug("-c", uri, "list", guest.name)
+        assert nicplug(*asked, "graph", guest.name) == nicplug("-c", uri, "graph", guest.name)
+        assert nicplug(*asked, "dumpxml", guest.name) == nicplug("-c", uri, "dumpxml", guest.name)
+    ran = subprocess.run(
+        [sys.executable, "-m", "nicplug_xml", "-c", readonly, "detach-backend", guest.name, plugged],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+    assert "read only access" in ran.stderr

@@ -11,8 +11,9 @@ import pytest
 
 from nicplug_xml.cli.arguments import COMMANDS as ARGUMENTS
 from nicplug_xml.cli.arguments import command_parser, help_text, parse
-from nicplug_xml.cli.commands import COMMANDS
+from nicplug_xml.cli.commands import COMMANDS, _backend
 from nicplug_xml.cli.main import main
+from nicplug_xml.schema import validate
 
 TEST = ("-c", "test:///default")
 
@@ -79,6 +80,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ((*TEST, "attach-backend", "test", "x", "--cable", "vm2"), "--cable takes both ends of the way"),
         ((*TEST, "attach-backend", "test", "x", "--cable", "vm2/"), "--cable takes both ends of the way"),
         ((*TEST, "detach-backend", "test", "x", "--live", "--current"), "--current excludes"),
+        *(
+            ((*TEST, command, os.devnull, "--plane", "warp"), "there is no plane 'warp'; use auto or tap")
+            for command in ("validate", "rewrite", "define", "create")
+        ),
     ],
 )
 def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str) -> None:
@@ -100,6 +105,11 @@ def test_bad_usage(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...
         (("attach-backend", "vm1", "x", "--live"), "live", "file", None),
         (("set-link", "vm1", "x", "--live", "down"), "live", "state", "down"),
         (("--json", "list", "a", "--", "--inactive", "-x"), "json", "domains", ["a", "--inactive", "-x"]),
+        (("--json", "list", "--", "-x"), "json", "domains", ["-x"]),
+        (("--json", "dumpxml", "--", "-x"), "json", "domain", "-x"),
+        (("--json", "validate", "--", "-f.xml"), "json", "files", ["-f.xml"]),
+        (("-c", "list", "list", "a"), "connect", "domains", ["a"]),
+        (("--conn", "x", "list", "a"), "connect", "domains", ["a"]),
     ],
 )
 def test_options_stand_anywhere(
@@ -147,15 +157,19 @@ def test_validate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert one_line(err)
 
 
-@pytest.mark.parametrize("command", ["rewrite", "restore", "define", "create"])
+@pytest.mark.parametrize(
+    "command",
+    ["rewrite", "restore", "define", "create", "update-device test", "attach-backend test aa:bb:cc:dd:ee:ff"],
+)
 def test_files_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str) -> None:
-    bad = tmp_path / "bad.xml"
+    bad, malformed = tmp_path / "bad.xml", tmp_path / "malformed.xml"
     bad.write_bytes(b"<domain>\xff")
-    for name in (str(tmp_path / "none.xml"), str(tmp_path), str(bad)):
-        code, out, err = run(capsys, *TEST, command, name)
+    malformed.write_bytes(b"<domain>")
+    for name in (str(tmp_path / "none.xml"), str(tmp_path), str(bad), str(malformed), ""):
+        code, out, err = run(capsys, *TEST, *command.split(), name)
         assert (code, out) == (1, "")
         assert one_line(err)
-        assert name in err
+        assert err.startswith(f"nicplug: error: {name or repr(name)}: ")
 
 
 def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +227,48 @@ def test_errors_are_one_line(
     assert why in err
 
 
+ATTACH = (*TEST, "attach-backend", "test", "aa:bb:cc:dd:ee:ff")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--netdev", "a b"),
+        ("--bridge", "a'b"),
+        ("--direct", "ä"),
+        ("--cable", "vm2/zzz zz"),
+        ("--bridge", "b", "--vlan", "5000"),
+        ("--network", "n", "--vlan", "-1"),
+        ("--ovs", "b", "--interfaceid", "1"),
+    ],
+)
+def test_options_are_held_against_the_schema(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """As a FILE is: what they leave in a definition is to be valid there."""
+    code, out, err = run(capsys, *ATTACH, *options)
+    assert (code, out) == (1, "")
+    assert one_line(err)
+    assert "the backend is not valid" in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(("--bridge", "br-0"), ("--network", "A_1"), ("--ovs", "-"), ("--direct", "0"), ("--netdev", "_")),
+        *(("--user",), ("--cable", "vm-2/ua-x"), ("--cable", "vm.2/52:54:00:00:00:01")),
+        *(("--bridge", "br.5"), ("--ovs", "b", "--vlan", "3", "--vlan", "4")),
+    ],
+)
+def test_the_schema_allows_what_options_say(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    given = _backend(parse([*ATTACH, *options]))
+    assert given is not None
+    assert validate(given if isinstance(given, str) else given.to_xml()) == []
+    assert "not provisioned" in run(capsys, *ATTACH, *options)[2]
+
+
 def test_output_that_cannot_be_written_is_told() -> None:
     import subprocess
     import sys
@@ -226,3 +282,18 @@ def test_output_that_cannot_be_written_is_told() -> None:
             )  # fmt: skip
         assert ran.returncode == 1
         assert one_line(ran.stderr)
+
+
+def test_missing_libvirt_is_told() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.modules['libvirt'] = None; from nicplug_xml.cli.main import main; "
+        "sys.exit(main(['list']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert one_line(ran.stderr)
+    assert "libvirt's Python module cannot be loaded" in ran.stderr
+    assert "python3-libvirt" in ran.stderr

@@ -123,6 +123,8 @@ complete_line() {
 complete_line "nicplug -c test:///default dum"
 complete_line "nicplug -c test:///default detach-backend test aa:bb:"
 complete_line "nicplug attach-backend --link=d"
+complete_line "nicplug -c test://$NODE dumpxml a"
+complete_line "nicplug -c test://$NODE dumpxml my\\\\ "
 """
 
 _FISH = """
@@ -137,23 +139,40 @@ compdef() { : }
 source <($NICPLUG completion zsh)
 words=(nicplug -c test:///default dum); CURRENT=4; _nicplug
 words=(nicplug -c test:///default detach-backend test aa:bb:); CURRENT=6; _nicplug
+words=(nicplug -c test://$NODE dumpxml 'my\\ '); CURRENT=5; _nicplug
 """
+
+_NODE = """<node>
+<domain type='test'><name>a$(touch b)</name><memory>1024</memory><os><type>hvm</type></os></domain>
+<domain type='test'><name>my vm</name><memory>1024</memory><os><type>hvm</type></os></domain>
+</node>"""
 
 
 @pytest.mark.parametrize(
     ("shell", "script", "expected"),
     [
-        ("bash", _BASH, ["dumpxml", "cc:dd:ee:ff", "down"]),
+        ("bash", _BASH, ["dumpxml", "cc:dd:ee:ff", "down", r"a\$\(touch\ b\)", r"my\ vm"]),
         ("fish", _FISH, ["dumpxml\tprint a domain's extended XML", "aa:bb:cc:dd:ee:ff\tnetwork default"]),
-        ("zsh", _ZSH, ["dumpxml:print a domain's extended XML", r"aa\:bb\:cc\:dd\:ee\:ff:network default"]),
+        (
+            "zsh",
+            _ZSH,
+            [
+                "dumpxml:print a domain's extended XML",
+                r"aa\:bb\:cc\:dd\:ee\:ff:network default",
+                "my vm:running",
+            ],
+        ),
     ],
 )
 def test_the_shells_offer_it(shell: str, script: str, expected: list[str], tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     nicplug = Path(sys.executable).with_name("nicplug")
+    node = tmp_path / "node.xml"
+    node.write_text(_NODE)
     environment = {
         **os.environ,
+        "NODE": str(node),
         "NICPLUG": str(nicplug),
         "PATH": f"{nicplug.parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path),

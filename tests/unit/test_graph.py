@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from nicplug_xml import operations
 from nicplug_xml.backends import bridge, cable, direct, network, ovs, user
 from nicplug_xml.cli.main import main
+from nicplug_xml.errors import OperationError
 from nicplug_xml.graph import Graph, Nic, Place, graph, natural
 from nicplug_xml.model import Backend, Connection, InterfaceStatus
 from nicplug_xml.pictures import FORMATS
@@ -275,3 +277,15 @@ def test_the_command_writes_what_the_files_name_says(
     assert code == 1
     assert err.startswith(f"nicplug: error: {tmp_path}/none/a.svg: No such file")
     assert drawn("nope")[0] == 1
+
+
+def test_a_guest_that_cannot_be_looked_at_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stuck(dom: object, *, inactive: bool) -> list[InterfaceStatus]:
+        raise OperationError("QEMU does not answer")
+
+    monkeypatch.setattr(operations, "interfaces", stuck)
+    assert main(["-c", "test:///default", "graph"]) == 0
+    assert capsys.readouterr().err == "nicplug: warning: a domain is left out: QEMU does not answer\n"
+    assert main(["-c", "test:///default", "graph", "test"]) == 1
