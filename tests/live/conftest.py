@@ -124,6 +124,12 @@ def master(device: str) -> str | None:
     return link.get("master")
 
 
+def mtu(device: str) -> int:
+    """Return the MTU that ``ip`` says the device has."""
+    (link,) = json.loads(run("ip", "-json", "link", "show", "dev", device))
+    return int(link["mtu"])
+
+
 def devices() -> list[str]:
     """Return the names of the network devices that ``ip`` knows."""
     return [link["ifname"] for link in json.loads(run("ip", "-json", "link"))]

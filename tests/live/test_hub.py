@@ -32,7 +32,7 @@ from nicplug_xml import (
 )
 from nicplug_xml.operations import carry_out_plan
 from tests.live import far_end
-from tests.live.conftest import emulator, everything, run
+from tests.live.conftest import emulator, everything, mtu, run
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def test_a_bridge_keeps_its_mtu(hub_guest: NewGuest, libvirt_bridge: BridgeFacto
         for end in ("npwide", "npwidep"):
             run("ip", "link", "set", end, "mtu", "4000")
         attach_backend(guest.dom, mac, backend("bridge", f"bridge='{wide.name}'"))
-        assert json.loads(run("ip", "-json", "link", "show", wide.name))[0]["mtu"] == 4000
+        assert mtu(wide.name) == 4000
 
 
 def test_every_backend_to_every_other(hub_guest: NewGuest, ways: tuple[str, list[Way]]) -> None:

@@ -40,6 +40,7 @@ from tests.live.conftest import (
     interface_xml,
     is_isolated,
     master,
+    mtu,
     run,
     target,
 )
@@ -554,10 +555,10 @@ def test_a_bridge_keeps_its_mtu(
     with veth("npwide", wide.name):
         for end in ("npwide", "npwidep"):
             run("ip", "link", "set", end, "mtu", "4000")
-        assert sysfs.mtu(wide.name) == 4000
+        assert mtu(wide.name) == 4000
         for backend in (usual, wide, usual, wide):
             attach_backend(guest.dom, mac, bridge.backend(backend.name))
-            assert (sysfs.mtu(wide.name), sysfs.mtu(usual.name)) == (4000, 1500)
+            assert (mtu(wide.name), mtu(usual.name)) == (4000, 1500)
 
 
 @daemon_only

@@ -31,7 +31,7 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network
-from nicplug_xml.host import peer, sysfs
+from nicplug_xml.host import peer
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.model import Backend
 from nicplug_xml.operations import interface_xml
@@ -41,7 +41,7 @@ from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.container import boot_container
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.namespace import new_network, run_in_network
-from tests.live.conftest import devices, everything, is_isolated, master, run, target
+from tests.live.conftest import devices, everything, is_isolated, master, mtu, run, target
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -362,9 +362,9 @@ def test_a_bridge_keeps_its_mtu(
     for end in (lower, f"{lower}1"):
         run("ip", "link", "set", end, "mtu", "4000")
     run("ip", "link", "set", lower, "master", wide.name)
-    assert sysfs.mtu(wide.name) == 4000
+    assert mtu(wide.name) == 4000
     attach_backend(container.dom, mac, bridge.backend(wide.name))
-    assert sysfs.mtu(wide.name) == 4000
+    assert mtu(wide.name) == 4000
 
 
 BACKENDS = {

@@ -6,16 +6,17 @@ import struct
 import threading
 from collections.abc import Generator
 from contextlib import closing
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from nicplug_xml import watch, watching
-from nicplug_xml.backends import bridge
+from nicplug_xml.backends import bridge, netdev
 from nicplug_xml.cli.changes import line
 from nicplug_xml.errors import NotFoundError
 from nicplug_xml.frozen import replace
-from nicplug_xml.host.events import _names
+from nicplug_xml.host.events import Occurrence, _names
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
 from nicplug_xml.watching import Change, differences, who
 from tests.unit.test_colours import ESCAPE
@@ -142,6 +143,13 @@ def test_a_domain_that_ends_meanwhile_is_not_looked_at(monkeypatch: pytest.Monke
     monkeypatch.setattr(watching, "_look", look)
     with closing(cast("Generator[Change, None, None]", watch("test:///default"))) as changes:
         assert next(changes).kind == "connected"
+
+
+def test_what_a_nic_is_plugged_into_concerns_its_domain() -> None:
+    watcher = watching._Watcher(SimpleQueue(), ())
+    watcher._seen = {"uuid": ("vm1", seen(replace(NIC, backend=netdev.backend("eth1"))))}
+    for device, concerned in (("eth1", ["uuid"]), ("vnet0", ["uuid"]), ("", ["uuid"]), ("eth2", [])):
+        assert watcher._concerned(Occurrence("link", 0, name=device)) == concerned
 
 
 def test_who_stops_asking_leaves_nothing() -> None:
