@@ -7,7 +7,7 @@ Documents with a DOCTYPE are refused, so no entity of theirs is ever expanded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NoReturn
 from xml.parsers import expat
@@ -24,10 +24,14 @@ _TOO_DEEP = f"elements are nested more than {_DEEPEST} deep, as in no domain"
 _ATTRIBUTE = re.compile(rb"""(\s+)([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _START_TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
 _SPACE = re.compile(rb"[ \t\r\n]*")
+_SPECIAL = re.compile(r"""[&<\t\n\r'"]""")
 
 
-#: Of the elements below one of that tag: whether one of this tag can be passed over.
-_Skip = Mapping[str, Callable[[str], bool]]
+#: Bytes; to skip fewer takes longer than to tell of them.
+_WORTH_IT = 100
+
+#: What of a document's bytes nobody needs to find: the parent's tag, and a span that starts behind a tag.
+_Skip = Callable[[bytes], Iterable[tuple[str, int, int]]]
 
 
 class Element:
@@ -123,8 +127,8 @@ class Document:
 
     :param text: well-formed XML without a DOCTYPE. What an encoding declaration in it says is not
         looked at: the text is decoded already.
-    :param skip: which elements nobody needs to find, by their parent's tag: a function of their own. They are
-        only checked to be well-formed, which takes a fraction of the time.
+    :param skip: which spans nobody needs to find anything in, in their order. Where they hold whole elements,
+        these are only checked to be well-formed, which takes a fraction of the time.
     :raises SchemaError: it is not well-formed, or it has a DOCTYPE.
     :ivar marks: our own processing instructions, ``<?nicplug TEXT?>``: text, offset, end.
     """
@@ -202,99 +206,77 @@ _Mark = tuple[str, int, int]
 
 
 def _build(text: str, skip: _Skip | None = None) -> tuple[bytes, Sequence[_Mark], Element]:
+    """Make elements of what expat tells; with functions that share variables, since most time goes there."""
     data = text.encode("utf-8", "surrogatepass")
+    parser = expat.ParserCreate("utf-8", " ")
     marks: list[_Mark] = []
-    try:
-        return data, marks, _Builder(data, marks, skip).parse()
-    except _NotSkippedError:
-        return _build(text)
+    children: list[Element] = []  # of the innermost element that is open
+    opened: list[tuple[Element, list[Element]]] = []  # with the list that each is in
 
-
-#: One operation comes across the same interface, backend or metadata several times; nothing changes elements.
-_fragment = lru_cache(maxsize=128)(_build)
-
-
-class _NotSkippedError(Exception):
-    """Where an element that was to be skipped ends cannot be told from its end tag alone."""
-
-
-class _Builder:
-    """Makes elements of what expat tells."""
-
-    __slots__ = ("data", "first", "marks", "opened", "parser", "skip", "skipped", "skipped_from")
-
-    def __init__(self, data: bytes, marks: list[_Mark], skip: _Skip | None) -> None:
-        self.data = data
-        self.marks = marks
-        self.skip = skip or {}
-        self.skipped, self.skipped_from = "", 0
-        self.first: Element | None = None
-        self.opened: list[Element] = []
-        self.parser = expat.ParserCreate("utf-8", " ")
-
-    def parse(self) -> Element:
-        parser = self.parser
-        parser.StartElementHandler = self.started
-        parser.EndElementHandler = self.ended
-        parser.ProcessingInstructionHandler = self.marked
-        try:
-            _parse(parser, self.data)
-        finally:  # its handlers know us, and we know it
-            parser.StartElementHandler = parser.EndElementHandler = None
-            parser.ProcessingInstructionHandler = None
-        if self.first is None:
-            raise AssertionError("expat has accepted this document")
-        return self.first
-
-    def started(self, tag: str, attributes: dict[str, str]) -> None:
-        opened = self.opened
-        if opened and (skip := self.skip.get(opened[-1].tag)) is not None and skip(tag):
-            # Most of the time goes into telling of start tags, with their attributes: none is, until it ends.
-            self.parser.StartElementHandler = None
-            self.parser.EndElementHandler = self.skip_ended
-            self.skipped, self.skipped_from = tag, self.parser.CurrentByteIndex
-            return
-        element = Element(self.data, tag, attributes, self.parser.CurrentByteIndex)
+    def started(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal children
+        element = Element(data, tag, attributes, parser.CurrentByteIndex)
         if len(opened) == _DEEPEST:
             raise SchemaError(_TOO_DEEP)
-        if opened:
-            parent = opened[-1]
-            if parent.children:
-                parent.children.append(element)  # type: ignore[attr-defined]
-            else:
-                parent.children = [element]
-        else:
-            self.first = element
-        opened.append(element)
+        children.append(element)
+        opened.append((element, children))
+        element.children = children = []
 
-    def ended(self, _tag: str) -> None:
-        element = self.opened.pop()
-        data = self.data
-        element.close = element.end = at = self.parser.CurrentByteIndex
+    def ended(_tag: str) -> None:
+        nonlocal children
+        element, children = opened.pop()
+        element.close = element.end = at = parser.CurrentByteIndex
         # Behind an empty-element tag expat stands at its end, otherwise at the start of the end tag.
         if data[at : at + 2] != b"</":
             return
         if data[at - 2 : at] != b"/>" or element.children or element.open_end != at:
             element.end = data.index(b">", at) + 1
 
-    def skip_ended(self, tag: str) -> None:
-        if tag != self.skipped:
-            return
-        start, at, data = self.skipped_from, self.parser.CurrentByteIndex, self.data
-        # Then another one of that name in it has ended first: expat stands at the start of an empty one.
-        # And what is 256 deep has so many tags.
-        opening = b"<" + tag.encode()
-        if " " in tag or data.find(opening, start + 1, at + len(opening)) >= 0:
-            raise _NotSkippedError
-        if data.count(b"<", start, at) >= _DEEPEST - len(self.opened):
-            raise _NotSkippedError
-        self.parser.StartElementHandler = self.started
-        self.parser.EndElementHandler = self.ended
-
-    def marked(self, target: str, text: str) -> None:
+    def marked(target: str, text: str) -> None:
         if target == MARK:
-            at = self.parser.CurrentByteIndex
-            self.marks.append((text, at, self.data.index(b"?>", at) + 2))
+            at = parser.CurrentByteIndex
+            marks.append((text, at, data.index(b"?>", at) + 2))
+
+    def tell(part: bytes, *, last: bool = False) -> None:
+        parser.StartElementHandler, parser.EndElementHandler = started, ended
+        _parse(parser, part, last=last)
+
+    parser.ProcessingInstructionHandler = marked
+    at = 0
+    try:
+        for tag, start, end in skip(data) if skip else ():
+            if end - start < _WORTH_IT:
+                continue
+            tell(data[at:start])
+            at = start
+            parent = opened[-1][0] if opened else None
+            if parent and parent.tag == tag and _is_whole(data, parent, start, end, len(opened)):
+                parser.StartElementHandler = parser.EndElementHandler = None
+                _parse(parser, data[start:end], last=False)
+                at = end
+        tell(data[at:], last=True)
+    finally:  # its handlers know it
+        parser.StartElementHandler = parser.EndElementHandler = parser.ProcessingInstructionHandler = None
+    return data, marks, children[0]
+
+
+def _is_whole(data: bytes, parent: Element, start: int, end: int, depth: int) -> bool:
+    """Whether all from `start` to `end`, in an element that is open, is text and whole elements."""
+    # Anywhere but right behind a tag, it could be in a comment.
+    if start != (parent.children[-1].end if parent.children else parent.open_end):
+        return False
+    for other in (b"<!", b"<?", b"</" + parent.tag.encode()):
+        if data.find(other, start, end) >= 0:
+            return False
+    # Without comments and the like each < starts a tag. With as many > these end tags, and are in no text.
+    tags, ends = data.count(b"<", start, end), data.count(b"</", start, end)
+    if data.count(b">", start, end) != tags or data.count(b"/>", start, end) != tags - 2 * ends:
+        return False
+    return depth + ends < _DEEPEST
+
+
+#: One operation comes across the same interface, backend or metadata several times; nothing changes elements.
+_fragment = lru_cache(maxsize=128)(_build)
 
 
 def check(text: str) -> None:
@@ -327,15 +309,16 @@ def decode(data: bytes) -> tuple[str, str]:
 
 def quoted(value: str, quote: str = "'") -> str:
     """Return `value` as an attribute's value, quotes included."""
-    for raw, reference in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        ("\t", "&#9;"),
-        ("\n", "&#10;"),
-        ("\r", "&#13;"),
-        (quote, f"&#{ord(quote)};"),
-    ):
-        value = value.replace(raw, reference)
+    if _SPECIAL.search(value):
+        for raw, reference in (
+            ("&", "&amp;"),
+            ("<", "&lt;"),
+            ("\t", "&#9;"),
+            ("\n", "&#10;"),
+            ("\r", "&#13;"),
+            (quote, f"&#{ord(quote)};"),
+        ):
+            value = value.replace(raw, reference)
     return f"{quote}{value}{quote}"
 
 
@@ -353,10 +336,10 @@ def _refuse_doctype(*_: object) -> NoReturn:
     )
 
 
-def _parse(parser: expat.XMLParserType, data: bytes) -> None:
+def _parse(parser: expat.XMLParserType, data: bytes, *, last: bool = True) -> None:
     parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
-        parser.Parse(data, True)
+        parser.Parse(data, last)
     except expat.ExpatError as error:
         raise SchemaError(
             f"line {error.lineno}, column {error.offset + 1}: not well-formed XML: "

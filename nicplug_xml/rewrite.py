@@ -17,7 +17,6 @@ from nicplug_xml import metadata
 from nicplug_xml.document import MARK, Document, Element, check, decode, quoted
 from nicplug_xml.errors import SchemaError
 from nicplug_xml.facts import NOT_ASKED, Facts
-from nicplug_xml.frozen import replace
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
 from nicplug_xml.obstacles import obstacles
@@ -193,16 +192,15 @@ class _Rewriter:
             key, generated = self._new_mac(number), "mac"
             new.append(f"<mac address='{key}'/>")
         self.document.set_attribute(element, "connection", None)
-        backend = backend_of(element, plane.KEPT)
-        entry = Entry(key, plane.NAME, generated=generated, alias=alias)
-        ours = backend is not None and (not plane.shows(backend) or self._is_joined(backend))
-        if connection is Connection.DEFERRED or ours:
+        backend, link, attached = backend_of(element, plane.KEPT), None, connection is Connection.ATTACHED
+        if attached and backend is not None and plane.shows(backend) and not self._is_joined(backend):
+            backend, attached = None, False
+        else:
             link = element.get("link", "state")
-            entry = replace(entry, link=link, backend=backend, attached=connection is Connection.ATTACHED)
             new += self._hold(plane, element, link)
         if new:
             self.document.prepend(element, *new)
-        return entry
+        return Entry(key, plane.NAME, link, backend, generated, attached, alias)
 
     def _is_joined(self, backend: Backend) -> bool:
         return backend.type == "network" and backend.source.get("network") in self.joined
@@ -222,9 +220,10 @@ class _Rewriter:
     def _choose(self, element: Element) -> Plane:
         kind = element.attributes.get("type")
         driver = "lxc" if self.document.root.attributes.get("type") == "lxc" else "qemu"
-        held = PLANES.get(self.recorded.get(metadata.key_of(element), ""))
-        if self.plane == "auto" and held is not None and (kind is None or kind in held.KINDS):
-            return held
+        if self.plane == "auto" and self.recorded:
+            held = PLANES.get(self.recorded.get(metadata.key_of(element), ""))
+            if held is not None and (kind is None or kind in held.KINDS):
+                return held
         return choose(self.plane, kind, driver, self.offered)
 
     def _new_alias(self, number: int) -> str:

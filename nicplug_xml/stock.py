@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.model import BACKEND_CHILDREN, Backend
 
-#: What has nothing to do with interfaces: devices of other kinds, and what may be long in ``<domain>``.
-_FOREIGN = {
-    "devices": lambda tag: tag != "interface",
-    "domain": frozenset(("clock", "cpu", "cputune", "features", "numatune", "sysinfo")).__contains__,
-}
+#: What is asked of a domain, besides its interfaces.
+_ASKED_FOR = re.compile(rb"<(?:name|uuid|metadata|devices|[^\s/>]+:commandline)\b")
 
 
 def parse_domain(xml: str) -> Document:
-    """Parse a domain document; of its devices, interfaces alone are there to be found.
+    """Parse a domain document; of its devices, only interfaces are sure to be found.
 
     :raises SchemaError: the document is malformed or refused.
     """
-    return Document(xml, skip=_FOREIGN)
+    return Document(xml, skip=_foreign)
+
+
+def _foreign(data: bytes) -> Iterator[tuple[str, int, int]]:
+    """Yield the spans of a domain document that have nothing to do with interfaces."""
+    if (start := data.find(b"</os>")) >= 0 and (following := _ASKED_FOR.search(data, start)):
+        yield "domain", start + len(b"</os>"), following.start()
+    end = data.rfind(b"</devices>")
+    before = b"<devices>"
+    at = data.rfind(before, 0, end) if end >= 0 else -1
+    while at >= 0:
+        at += len(before)
+        interface = data.find(b"<interface", at, end)
+        yield "devices", at, end if interface < 0 else interface
+        before = b"</interface>"
+        at = -1 if interface < 0 else data.find(before, interface, end)
 
 
 def read_domain(xml: str) -> Element:

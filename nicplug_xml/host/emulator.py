@@ -47,7 +47,7 @@ def _emulator(conn: libvirt.virConnect, xml: str) -> str:
     """Return the program that is to run a domain document; an empty string where it is not this host's."""
     if remote_host(conn):
         return ""
-    root = Document(xml, skip={"devices": lambda tag: tag != "emulator"}).root
+    root = Document(xml).root
     devices = root.find("devices")
     named = devices.find("emulator") if devices is not None else None
     if named is not None:

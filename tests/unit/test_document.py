@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nicplug_xml.document import Document, check, decode, quoted
+from nicplug_xml import document
+from nicplug_xml.document import Document, Element, check, decode, quoted
 from nicplug_xml.errors import SchemaError
 
 
@@ -43,33 +44,53 @@ def test_nested_spans() -> None:
     assert [child.content for child in root] == ["", "/>", ""]
 
 
+def skipping(monkeypatch: pytest.MonkeyPatch, marked: str) -> tuple[Document, Document]:
+    """Return a document as it is, and with what is between [ and ] skipped where it can be."""
+    monkeypatch.setattr(document, "_WORTH_IT", 0)
+    start, end = marked.index("["), marked.index("]") - 1
+    text = marked.replace("[", "").replace("]", "")
+    return Document(text), Document(text, skip=lambda _: [("a", start, end)])
+
+
 @pytest.mark.parametrize(
-    "skipped",
+    "skipped", ["<b/>", "<b></b >", "x<b y='/'>/<c/>z</b>", "\r\n<b/>\r", "<d:b xmlns:d='u'/>", ""]
+)
+def test_whole_elements_are_skipped(monkeypatch: pytest.MonkeyPatch, skipped: str) -> None:
+    whole, found = skipping(monkeypatch, f"<a>[{skipped}]<c><b/></c></a>")
+    assert [child.text for child in found.root] == ["<c><b/></c>"]
+    assert [child.text for child in whole.root][-1:] == ["<c><b/></c>"]
+
+
+@pytest.mark.parametrize(
+    "marked",
     [
-        "<disk/>",
-        "<disk></disk>",
-        "<disk><interface/></disk>",
-        "<disk><disk><interface/></disk><interface/></disk>",
-        "<disk><disk/><interface/></disk>",
-        "<disk><!-- </disk><interface/> --><interface/></disk>",
-        "<disk><![CDATA[</disk><interface/>]]></disk>",
-        "<disk>" + "<a/>" * 300 + "</disk>",
-        "<x:disk xmlns:x='urn:x'><y:disk xmlns:y='urn:x'/><interface/></x:disk>",
+        "<b>[<c/>]</b>",
+        "<a>[<b>]<c/></b></a>",
+        "<a>[<b>/>]<c/></b></a>",
+        "<a>[<b><!-- </b/> -->]<c/></b></a>",
+        "<a>[<b><?p </b/> ?>]<c/></b></a>",
+        "<a><a>[</a><a>]<c/></a></a>",
+        "<a><a>[</a ><a >]<c/></a></a>",
+        "<a><b>[</b><b>]<c/></b></a>",
+        "<a><!-- [</b/> <b --><b>]<c/></b></a>",
     ],
 )
-def test_what_is_skipped_hides_nothing_behind_it(skipped: str) -> None:
-    text = f"<devices>{skipped}<interface n='1'/>{skipped}<interface n='2'/></devices>"
-    root = Document(text, skip={"devices": lambda tag: tag != "interface"}).root
-    found = [child for child in root if child.tag == "interface"]
-    assert [child.text for child in found] == ["<interface n='1'/>", "<interface n='2'/>"]
+def test_what_is_no_whole_element_is_not_skipped(monkeypatch: pytest.MonkeyPatch, marked: str) -> None:
+    def spans(root: Element) -> list[tuple[str, int, int]]:
+        return [(element.tag, element.start, element.end) for element in root.below()]
+
+    whole, found = skipping(monkeypatch, marked)
+    assert spans(found.root) == spans(whole.root)
 
 
-@pytest.mark.parametrize("skip", [None, {"devices": lambda tag: tag != "interface"}])
+@pytest.mark.parametrize("skip", [None, lambda data: [("a", 3, len(data) - 4)]])
 def test_what_is_too_deep_is_refused_even_where_it_is_skipped(skip: object) -> None:
-    deep = "<a>" * 255 + "</a>" * 255
-    assert Document(f"<devices>{deep}</devices>", skip=skip).root.tag == "devices"
+    deep = "<b>" * 255 + "</b>" * 255
+    assert Document(f"<a>{deep}</a>", skip=skip).root.tag == "a"
     with pytest.raises(SchemaError, match="256 deep"):
-        Document(f"<devices><a>{deep}</a></devices>", skip=skip)
+        Document(f"<a><b>{deep}</b></a>", skip=skip)
+    with pytest.raises(SchemaError, match="256 deep"):
+        Document(f"<a>{deep.replace('<b></b>', '<b><c/></b>')}</a>", skip=skip)
 
 
 @pytest.mark.parametrize(
