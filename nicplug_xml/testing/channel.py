@@ -11,6 +11,8 @@ from pathlib import Path
 #: The guest's terminal holds no more than this of a line.
 LONGEST_COMMAND = 4000
 
+#: What stands for a newline within a command: ASCII's record separator.
+_SEPARATOR = "\x1e"
 _RETRY = 0.02
 _numbers = itertools.count(1)
 
@@ -34,11 +36,14 @@ class Channel:
         :param timeout: seconds, after which the guest kills it.
         :returns: its exit status (137 when it was killed), and what it printed on both outputs.
         :raises TimeoutError: no answer in time.
-        :raises ValueError: the command is too long for the channel.
+        :raises ValueError: the command is too long for the channel, or has a character in it that stands for
+            a newline there.
         """
         deadline = time.monotonic() + timeout
         token = f"{os.getpid()}-{next(_numbers)}"
-        line = f"@ {token} {max(1, round(timeout))} {_on_one_line(command)}\n".encode()
+        if _SEPARATOR in command:
+            raise ValueError("the command has a record separator in it")
+        line = f"@ {token} {max(1, round(timeout))} {command.replace(chr(10), _SEPARATOR)}\n".encode()
         if len(line) > LONGEST_COMMAND:
             raise ValueError(f"the command has {len(line)} bytes, the guest takes {LONGEST_COMMAND}")
         with self._connect(deadline) as connection:
@@ -67,20 +72,15 @@ class _Answer:
 
     def read(self, token: str) -> tuple[int, str]:
         while True:
-            match self._line().split():
-                case [b"=", answered, status, size] if answered == token.encode():
-                    return int(status), self._exactly(int(size)).decode(errors="replace")
+            match self._until(b"\n").split():
+                case [b"=", answered, status] if answered == token.encode():
+                    return int(status), self._until(f"\n. {token}\n".encode()).decode(errors="replace")
 
-    def _line(self) -> bytes:
-        while b"\n" not in self._bytes:
+    def _until(self, end: bytes) -> bytes:
+        while end not in self._bytes:
             self._receive()
-        line, self._bytes = self._bytes.split(b"\n", 1)
-        return line
-
-    def _exactly(self, size: int) -> bytes:
-        while len(self._bytes) < size:
-            self._receive()
-        return self._bytes[:size]
+        before, _, self._bytes = self._bytes.partition(end)
+        return before
 
     def _receive(self) -> None:
         left = self._deadline - time.monotonic()
@@ -91,7 +91,3 @@ class _Answer:
         if not received:
             raise TimeoutError("the guest went away before it answered")
         self._bytes += received
-
-
-def _on_one_line(command: str) -> str:
-    return command.replace("\\", "\\\\").replace("\n", "\\n")

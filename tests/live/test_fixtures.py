@@ -87,15 +87,21 @@ def test_commands_in_the_guest(libvirt_guest: GuestFactory, libvirt_bridge: Brid
     assert guest.run("echo 'a\\b'\nprintf '%s' \"c  d\"") == "a\\b\nc  d"
     assert len(guest.run("seq 1 20000", timeout=30).splitlines()) == 20000
     guest.run("sleep 100 &")
+    assert guest.run("(sleep 0.5; echo late) & echo now") == "now\n"
+    assert guest.run("sleep 1; printf '\\000\n= 1 2\n'") == "\0\n= 1 2\n"
 
     with pytest.raises(OperationError, match=r"(?s)status 3: oops$"):
         guest.run("echo oops >&2; exit 3")
     with pytest.raises(TimeoutError, match=r"(?s)did not finish 'sleep 60'.*nicplug-guest: ready"):
         guest.run("sleep 60", timeout=1)
+    with pytest.raises(TimeoutError):
+        guest.run("(sleep 61; echo) | cat", timeout=1)
     assert guest.run("echo still here") == "still here\n"
-    assert "sleep 60" not in guest.run("ps")
+    assert "sleep 6" not in guest.run("ps")
     with pytest.raises(ValueError, match="the guest takes 4000"):
         guest.run("#" * 4000)
+    with pytest.raises(ValueError, match="record separator"):
+        guest.run("echo '\x1e'")
     with pytest.raises(NotFoundError, match=f"no NIC 'eth7'; it has: eth0 \\({MAC}\\)"):
         guest.carrier("eth7")
     with pytest.raises(TimeoutError, match=r"(?s)saw a carrier on eth0 for 0.2 s.*nicplug-guest: ready"):
