@@ -127,8 +127,9 @@ class Document:
 
     :param text: well-formed XML without a DOCTYPE. What an encoding declaration in it says is not
         looked at: the text is decoded already.
-    :param skip: which spans nobody needs to find anything in, in their order. Where they hold whole elements,
-        these are only checked to be well-formed, which takes a fraction of the time.
+    :param skip: which spans nobody needs to find anything in; one that begins before another's end is not
+        skipped. Where they hold whole elements, these are only checked to be well-formed, which takes a
+        fraction of the time.
     :raises SchemaError: it is not well-formed, or it has a DOCTYPE.
     :ivar marks: our own processing instructions, ``<?nicplug TEXT?>``: text, offset, end.
     """
@@ -167,8 +168,12 @@ class Document:
         space = self.space_after(parent.open_end)
         text = b"".join(space + child.encode() for child in children)
         if parent.close == parent.end:  # <empty/> becomes <empty>...</empty>
-            tag = self.data[parent.start : parent.end - 2].split(None, 1)[0][1:]
-            self.replace(parent.end - 2, parent.end, b">" + text + b"</" + tag + b">")
+            end = b"</" + self.data[parent.start : parent.end - 2].split(None, 1)[0][1:] + b">"
+            before = [edit for edit in self._edits if edit[:2] == (parent.end - 2, parent.end)]
+            for edit in before:  # it has been given children already
+                self._edits.remove(edit)
+                text = edit[2].removeprefix(b">").removesuffix(end) + text
+            self.replace(parent.end - 2, parent.end, b">" + text + end)
         else:
             self.replace(parent.open_end, parent.open_end, text)
 
@@ -245,7 +250,7 @@ def _build(text: str, skip: _Skip | None = None) -> tuple[bytes, Sequence[_Mark]
     at = 0
     try:
         for tag, start, end in skip(data) if skip else ():
-            if end - start < _WORTH_IT:
+            if start < at or end - start < _WORTH_IT:
                 continue
             tell(data[at:start])
             at = start

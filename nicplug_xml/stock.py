@@ -9,7 +9,7 @@ from nicplug_xml.document import Document, Element
 from nicplug_xml.model import BACKEND_CHILDREN, Backend
 
 #: What is asked of a domain, besides its interfaces.
-_ASKED_FOR = re.compile(rb"<(?:name|uuid|metadata|devices|[^\s/>]+:commandline)\b")
+_ASKED_FOR = re.compile(rb"<(?:[^\s/>]+:)?(?:name|uuid|metadata|devices|commandline|override)\b")
 
 
 def parse_domain(xml: str) -> Document:

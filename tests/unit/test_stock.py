@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from nicplug_xml import document, metadata
@@ -85,6 +87,8 @@ def test_parts_are_the_whole(where: str, others: str) -> None:
         ("    <input type='mouse' bus='ps2'/>\n", "    <interface/>\n"),
         ("\n  </devices>", "</devices>"),
         ("\n  <metadata", "<metadata"),
+        ("  <devices>", "  <!-- </os> -->\n  <devices>"),
+        ("  <os>", "  <qemu:override/>\n  <os>"),
         ("\n  <seclabel type='none'/>", f"\n  <metadata>{OURS}</metadata>"),
     ],
 )
@@ -99,3 +103,19 @@ def test_what_is_malformed_is_refused(damage: str) -> None:
     xml = DOMAIN.format(metadata=f"\n  <metadata>{OURS}</metadata>")
     with pytest.raises(SchemaError):
         read_domain(xml.replace(damage, "", 1))
+
+
+def test_the_order_of_a_domains_children_is_the_users() -> None:
+    os = "<os><type>hvm</type></os>"
+    devices = "<devices><interface type='user'/><disk><a/></disk></devices>"
+    options = "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'><arg value='x'/></commandline>"
+    rest = "<features/><metadata/><name>x</name>"
+    for parts in permutations((os, devices, options, rest)):
+        xml = f"<domain>{''.join(parts)}</domain>"
+        skipped, whole = parse_domain(xml).root, Document(xml).root
+        for name in ("metadata", "name", "commandline"):
+            one, other = skipped.find(name), whole.find(name)
+            assert one is not None
+            assert other is not None
+            assert one.text == other.text
+        assert [nic.text for nic in interfaces_of(skipped)] == [nic.text for nic in interfaces_of(whole)]
