@@ -282,3 +282,11 @@ def test_a_stock_interface_is_not_taken_for_the_pluggable_one_of_its_mac() -> No
         to_stock(domain.format(stock + deferred % ""))
     named = domain.format(stock + deferred % "<alias name='ua-late'/>")
     assert to_extended(to_stock(named)) == named
+
+
+@pytest.mark.parametrize("alias", ["ua-a.b", "ua-ä", "ua-a b"])
+def test_an_alias_that_libvirt_drops_is_refused(alias: str) -> None:
+    nic = f"<interface connection='deferred'><alias name='{alias}'/></interface>"
+    xml = f"<domain><devices>{nic}</devices></domain>"
+    with pytest.raises(SchemaError, match="libvirt drops an alias"):
+        to_stock(xml)
