@@ -75,5 +75,7 @@ def _asked(program: str, _changed: int) -> frozenset[str]:
         input="".join(json.dumps({"execute": question}) for question in _QUESTIONS),
         capture_output=True, check=True, text=True, timeout=_PATIENCE,
     )  # fmt: skip
-    replies = [json.loads(line).get("return") for line in done.stdout.splitlines()]
-    return commands_of(next(reply for reply in replies if isinstance(reply, list)))
+    for reply in map(json.loads, done.stdout.splitlines()):
+        if isinstance(reply, dict) and isinstance(schema := reply.get("return"), list):
+            return commands_of(schema)
+    raise ValueError("it does not tell what it can do")
