@@ -170,8 +170,10 @@ class Domain(Descriptors, Kernel):
             with translated():
                 self.dom.updateDeviceFlags(xml, _AFFECT[scope])
         except NicplugError:
-            if scope is Scope.LIVE and self._may_limit(xml):
-                self._restore_bandwidth(xml)
+            if scope is Scope.LIVE:
+                self._restore_port(xml)
+                if self._may_limit(xml):
+                    self._restore_bandwidth(xml)
             raise
 
     def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
@@ -262,12 +264,26 @@ class Domain(Descriptors, Kernel):
         except NicplugError:
             return False
 
-    def _restore_bandwidth(self, xml: str) -> None:
-        """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
+    def _meant(self, xml: str) -> Interface | None:
+        """Return the running domain's NIC that an ``<interface>`` is of, if it has a host device."""
         root = Document(xml).root
         mark = root.get("alias", "name") or root.get("target", "dev") or ""
         nic = self._interface(metadata.key_of(root), mark, Scope.LIVE)
-        if nic is None or not nic.target:
+        return nic if nic and nic.target else None
+
+    def _restore_port(self, xml: str) -> None:
+        """Put a NIC back into the bridge of the live XML: libvirt does not, when its filter fails."""
+        nic = self._meant(xml)
+        bridge = _bridge(nic) if nic else ""
+        if not (nic and bridge and is_host_device(nic.target, nic.mac)):
+            return
+        if sysfs.master(nic.target) != bridge and sysfs.exists(bridge):
+            self.put_into_bridge(nic.target, bridge, nic.element.get("port", "isolated") == "yes")
+
+    def _restore_bandwidth(self, xml: str) -> None:
+        """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
+        nic = self._meant(xml)
+        if nic is None:
             return
         bandwidth = nic.element.find("bandwidth")
         limits = {

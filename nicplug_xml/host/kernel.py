@@ -213,6 +213,12 @@ class Kernel:
         """
         self._netlink.set_flags(index_of(device), _UP if up else 0, _UP)
 
+    def put_into_bridge(self, device: str, bridge: str, isolated: bool) -> None:
+        """Make a device a port of a bridge, as libvirt would."""
+        port = index_of(device)
+        self._netlink.set_master(port, index_of(bridge))
+        self._netlink.isolate(port, isolated)
+
     def _join_bridge(self, device: str, joint: Joint) -> None:
         if not sysfs.is_bridge(joint.device):
             raise NotFoundError(

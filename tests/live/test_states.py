@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -13,6 +14,7 @@ from lxml import etree
 
 from nicplug_xml import Connection, attach_backend, define, detach_backend, interfaces, xml_desc
 from nicplug_xml.backends import bridge
+from nicplug_xml.errors import NicplugError
 from nicplug_xml.host.locking import locked
 from tests.live.conftest import interface_xml, run, target
 
@@ -202,6 +204,28 @@ def test_everything_else_of_the_interface_survives(
     config = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     for part in ("<source bridge='elsewhere'/>", "<inbound average='1000'/>", "<tag id='42'/>"):
         assert part in config
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_filter_that_fails_leaves_the_nic_where_it_was(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, attached: bool
+) -> None:
+    """libvirt has put the tap into the new bridge by then."""
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge()
+    guest = deferred_guest(mac)
+    if attached:
+        attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    (before,) = interfaces(guest.dom)
+    master = Path("/sys/class/net", before.target, "master")
+    place, isolated = master.readlink(), (master.parent / "brport" / "isolated").read_text()
+    filtered = f"<backend type='bridge'><source bridge='{green}'/><filterref filter='npmissing'/></backend>"
+    with pytest.raises(NicplugError):
+        attach_backend(guest.dom, mac, filtered)
+    assert interfaces(guest.dom) == [before]
+    assert (master.readlink(), (master.parent / "brport" / "isolated").read_text()) == (place, isolated)
+    attach_backend(guest.dom, mac, bridge.backend(green.name))
+    assert master.readlink().name == green.name
+    detach_backend(guest.dom, mac)
 
 
 def test_what_virsh_did_behind_our_back_is_shown(
