@@ -86,12 +86,14 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
     dom = _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
     try:
         now = Domain(dom).read(Scope.LIVE)
-        for entry in now.entries:
-            if entry.attached:
-                attach_backend(dom, entry.key)
-            elif entry.plane == veth.NAME:
+        entries = {entry.key: entry for entry in now.entries}
+        for nic in now.interfaces:
+            entry, name = entries.get(nic.key), nic.target or nic.alias or nic.mac
+            if entry is not None and entry.attached:
+                attach_backend(dom, name)
+            elif nic.plane == veth.NAME:
                 # libvirt gives every container a carrier at first.
-                detach_backend(dom, entry.key)
+                detach_backend(dom, name)
     except BaseException:
         with translated():
             dom.destroy()

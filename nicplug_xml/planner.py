@@ -7,6 +7,7 @@ from typing import Protocol
 
 from nicplug_xml import backends
 from nicplug_xml.backends import cable, network
+from nicplug_xml.document import Document
 from nicplug_xml.endpoints import (
     BridgePort,
     CableTo,
@@ -49,6 +50,10 @@ class Surroundings(Protocol):
         :param interface: its MAC or alias.
         :raises NotFoundError: there is no such domain, it does not run, or has no such NIC.
         """
+
+
+#: Parameters of a virtual port that libvirt gives it.
+_MADE_UP = frozenset(("interfaceid", "instanceid"))
 
 
 class Site(Frozen):
@@ -229,10 +234,7 @@ class Site(Frozen):
         present = self.backend
         if backend is None or present is None:
             return backend is present
-        named = backends.intended(present)
-        if named.child("virtualport") is not None:
-            rest = (child.text for child in named.element if child.name != "virtualport")
-            named = replace(named, children=tuple(rest))
+        named = _without_made_up(backends.intended(present), self.scope)
         return backend.is_within(present) and named.is_within(backend)
 
     def is_at(self, backend: Backend | None) -> bool:
@@ -404,6 +406,23 @@ class Site(Frozen):
         else:
             new = replace(entry, link=link, backend=backend, attached=connection is Connection.ATTACHED)
         return Record(new, entry, keys, self.scope)
+
+
+def _without_made_up(backend: Backend, scope: Scope) -> Backend:
+    """Return a backend without what of its virtual port libvirt may have made up; of a running guest, any."""
+    port = backend.child("virtualport")
+    if port is None:
+        return backend
+    document = Document(port.text)
+    parameters = document.root.find("parameters")
+    if parameters is not None and parameters.attributes.keys() <= _MADE_UP:
+        document.remove(parameters)
+    elif parameters is not None:
+        for name in _MADE_UP:
+            document.set_attribute(parameters, name, None)
+    ports = (document.edited(),) if scope is Scope.CONFIG else ()
+    rest = (child.text for child in backend.element if child.name != "virtualport")
+    return replace(backend, children=(*rest, *ports))
 
 
 def same_link(one: str | None, other: str | None) -> bool:

@@ -274,7 +274,10 @@ def _shape(element: Element) -> _Shape:
 
 def _attributes(element: Element) -> frozenset[tuple[str, str]]:
     """Return the attributes so that they compare: libvirt writes numbers its own way, MACs in lower case."""
-    return frozenset((name, _number(value.lower())) for name, value in element.attributes.items())
+    return frozenset(
+        (name, _number(value.lower() if name == "address" else value))
+        for name, value in element.attributes.items()
+    )
 
 
 def _number(value: str) -> str:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # libvirt's virDomainModificationImpact and virDomainXMLFlags, so that reading needs no import of libvirt
 _AFFECT = {Scope.LIVE: 1, Scope.CONFIG: 2}
+#: These, and VIR_DOMAIN_DEVICE_MODIFY_FORCE, which says nothing of interfaces.
+_FLAGS = 1 | 2 | 4
 _XML_INACTIVE = 2
 _METADATA_ELEMENT = 2
 
@@ -58,11 +60,15 @@ class Domain(Descriptors, Kernel):
     def scopes(self, flags: int) -> list[Scope]:
         """Resolve VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG} as virsh does.
 
-        :raises UnsupportedError: live on a domain that does not run, or config on a transient one.
+        :raises UnsupportedError: live on a domain that does not run, config on a transient one, other flags.
         """
         with translated():
             active = bool(self.dom.isActive())
             transient = bool(flags & 2) and not self.dom.isPersistent()
+        if unknown := flags & ~_FLAGS:
+            raise UnsupportedError(
+                f"flags {unknown:#x} are not known here", hint="say VIR_DOMAIN_AFFECT_LIVE, CONFIG or CURRENT"
+            )
         if not flags & 3:
             return [Scope.LIVE if active else Scope.CONFIG]
         if flags & 1 and not active:

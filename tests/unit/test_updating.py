@@ -449,3 +449,34 @@ def test_backends_are_compared_whole() -> None:
     assert not here.has(Backend("bridge", (BRIDGE, "<bandwidth/>")))
     assert not here.has(None)
     assert site(nic("deferred ")).has(None)
+
+
+def test_an_interface_without_content_is_filled_in() -> None:
+    rom = OFF.replace("</interface>", "<rom enabled='no'/></interface>")
+    made = plan(site(rom, scope=Scope.CONFIG), "<interface connection='deferred'/>")
+    update = next(step for step in made.steps if isinstance(step, UpdateDevice))
+    root = Document(update.xml).root
+    assert root.find("rom") is None
+    assert root.get("link", "state") == "down"
+    assert root.get("mac", "address") == MAC
+
+
+def test_the_case_of_a_file_is_no_detail() -> None:
+    here = site(with_child("<rom file='/A.rom'/>"), scope=Scope.CONFIG)
+    assert plan(here, with_child("<rom file='/a.rom'/>")).steps
+    assert not plan(here, with_child("<rom file='/A.rom'/>")).steps
+    upper = with_child(f"<mac address='{MAC.upper()}'/>")
+    assert not plan(site(ON, scope=Scope.CONFIG), upper).steps
+
+
+@pytest.mark.parametrize("state", ["attached", "deferred"])
+def test_what_a_virtual_port_of_the_definition_says_no_more_is_gone(state: str) -> None:
+    def port(parameters: str) -> str:
+        return nic(f"{state} bridge", f"{BRIDGE}<virtualport type='openvswitch'>{parameters}</virtualport>")
+
+    made_up = "<parameters interfaceid='7cbf6c7e-5b4b-4a29-9d0c-3c1b2ad7a6f2'/>"
+    here = site(port("<parameters profileid='p1'/>"), scope=Scope.CONFIG)
+    assert plan(here, port("")).steps
+    assert plan(here, nic(f"{state} bridge", BRIDGE)).steps
+    assert not plan(here, port("<parameters profileid='p1'/>")).steps
+    assert not plan(site(port(made_up), scope=Scope.CONFIG), port("")).steps
