@@ -85,10 +85,12 @@ class Netdev(Endpoint):
 
     :param arguments: arguments of QEMU's ``netdev_add``, without ``id``.
     :param always: whether every QEMU has it that has hubs.
+    :param takes: what of the host's it takes for itself, as ``tcp 7080``.
     """
 
     arguments: Mapping[str, object]
     always: bool = True
+    takes: frozenset[str] = frozenset()
 
 
 class StreamTo(Endpoint):
@@ -106,9 +108,11 @@ class Passt(Endpoint):
     """A passt process of ours, connected by a socket.
 
     :param options: its command line options.
+    :param takes: as of a `Netdev`.
     """
 
     options: tuple[str, ...]
+    takes: frozenset[str] = frozenset()
 
 
 class Descriptor(Endpoint):

@@ -19,12 +19,14 @@ class Facts(Frozen):
     :param carriers: whether the guest sees a carrier, by what our metadata names its NIC by, where it is not
         libvirt's XML that tells.
     :param peers: the netdev that each of QEMU's NICs has now, by the NIC's id; None where QEMU was not asked.
+    :param ended: ids of those netdevs whose socket was closed from the other end.
     """
 
     netdevs: Collection[str] | None = None
     joints: Mapping[str, Joint | None] = MappingProxyType({})
     carriers: Mapping[str, bool] = MappingProxyType({})
     peers: Mapping[str, str] | None = None
+    ended: Collection[str] = frozenset()
 
 
 #: Of a domain that does not run, or when only the XML is to be looked at.

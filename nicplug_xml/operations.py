@@ -35,7 +35,7 @@ from nicplug_xml.model import (
     the_one,
 )
 from nicplug_xml.plan import Observer, Plan, carry_out, is_final
-from nicplug_xml.planes import hub, native, swap, tap, veth
+from nicplug_xml.planes import hub, native, netdevs, swap, tap, veth
 from nicplug_xml.planes.joining import JOINED
 from nicplug_xml.planner import Site
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
@@ -160,6 +160,13 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
             warnings.warn(
                 f"the guest sees a carrier on {nic.name} of '{domain.name}', and nothing is plugged in;"
                 " attach-backend or detach-backend make that right",
+                stacklevel=2,
+            )
+        if netdevs.has_ended(nic, now.facts):
+            far_end = backends.describe(nic.backend)
+            warnings.warn(
+                f"{nic.name} of '{domain.name}' is plugged into {far_end}, which has hung up;"
+                " attach-backend plugs it in again",
                 stacklevel=2,
             )
         joint = now.facts.joints.get(nic.target)

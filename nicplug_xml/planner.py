@@ -22,7 +22,7 @@ from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface, Scope
 from nicplug_xml.plan import Plan
-from nicplug_xml.planes import PLANES, Plane, native, tap
+from nicplug_xml.planes import PLANES, Plane, native, netdevs, tap
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import Announce, Check, Expected, Join, OfOther, Part, Record, Step
 from nicplug_xml.view import View
@@ -139,8 +139,10 @@ class Site(Frozen):
         """
         nic, plane, held = self.nic, self.plane(), self._held()
         steps: list[Step] = []
-        # Somebody may have set the link of an unplugged NIC up by hand; an interrupted move leaves a joint.
-        loose = self.scope is Scope.LIVE and (nic.carrier or held.joint is not None)
+        # Somebody may have set the link of an unplugged NIC up by hand; what was interrupted leaves a joint
+        # or a netdev.
+        left = held.joint is not None or netdevs.delete_all(nic.key, self.view.facts.netdevs or ())
+        loose = self.scope is Scope.LIVE and bool(nic.carrier or left)
         plugged = nic.connection is Connection.ATTACHED or loose
         part: list[Step] = []
         dispose: list[Step] = []
@@ -238,12 +240,13 @@ class Site(Frozen):
         return backend.is_within(present) and named.is_within(backend)
 
     def is_at(self, backend: Backend | None) -> bool:
-        """Whether it has that backend, and is joined to nothing else beside it.
+        """Whether it has that backend, which is still there, and is joined to nothing else beside it.
 
         Somebody may have had libvirt put the tap of a NIC that the kernel joins into a bridge.
         """
         there = self.has(backend) or self._is_that_cable(backend)
-        return there and not (self.nic.shown and self._held().joint)
+        beside = self.nic.shown and self._held().joint
+        return there and not beside and not netdevs.has_ended(self.nic, self.view.facts)
 
     def _is_that_cable(self, backend: Backend | None) -> bool:
         """Whether it is a cable to the NIC that this one is joined to, by another name of that."""

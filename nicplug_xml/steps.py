@@ -45,6 +45,9 @@ class Host(Protocol):
     def require_netdev(self, kind: str) -> None:
         """Raise unless QEMU offers netdevs of that type."""
 
+    def await_listening(self, netdev: str) -> None:
+        """Wait until a netdev of ours listens."""
+
     def connect(self, name: str, address: str, port: int | None) -> None:
         """Connect to a TCP port or a UNIX socket, and keep the socket's descriptor under `name`."""
 
@@ -237,6 +240,26 @@ class RequireNetdev(Frozen):
 
     def apply(self, host: Host) -> None:
         host.require_netdev(self.kind)
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class AwaitListening(Frozen):
+    """See that a netdev listens. QEMU begins that in the background, and crashes when one that failed gets a
+    frame.
+
+    Its link is down until somebody connects, as QEMU has it once it does listen.
+    """
+
+    netdev: str
+    summary: str = "have it listen"
+
+    def describe(self) -> str:
+        return f"{_qmp('set_link', {'name': self.netdev, 'up': False})} and info network"
+
+    def apply(self, host: Host) -> None:
+        host.await_listening(self.netdev)
 
     def undo(self, host: Host) -> None:
         pass

@@ -51,4 +51,5 @@ def endpoint(backend: Backend, _network: str) -> Endpoint:
     if cookies:
         arguments |= cookies
         arguments["cookie64"] = any(value > 0xFFFFFFFF for value in cookies.values())
-    return Netdev(arguments, always=False)
+    takes = frozenset((f"udp {arguments['srcport']}",)) if "srcport" in arguments else frozenset[str]()
+    return Netdev(arguments, always=False, takes=takes)

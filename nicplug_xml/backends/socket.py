@@ -31,9 +31,11 @@ def endpoint(backend: Backend, _network: str) -> Endpoint:
         return StreamTo(required(backend, "address"), int(required(backend, "port")))
     address = f"{backend.source.get('address', '')}:{required(backend, 'port')}"
     arguments = {"type": "socket", _ARGUMENTS[backend.type or ""]: address}
+    takes = frozenset((f"tcp {backend.source['port']}",)) if backend.type == "server" else frozenset[str]()
     source = backend.child("source")
     local = source.find("local") if source else None
     if local is not None:
         port = f":{local.attributes['port']}" if "port" in local.attributes else ""
         arguments["localaddr"] = local.attributes.get("address", "") + port
-    return Netdev(arguments)
+        takes = frozenset((f"udp {local.attributes['port']}",)) if backend.type == "udp" and port else takes
+    return Netdev(arguments, takes=takes)

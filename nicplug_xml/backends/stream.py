@@ -43,12 +43,21 @@ def endpoint(backend: Backend, _network: str) -> Endpoint:
             raise SchemaError(
                 "a dgram backend on UNIX sockets needs one of its own", hint="add <local path='…'/>"
             )
-        return Netdev(arguments, always=False)
+        return Netdev(arguments, always=False, takes=_takes("udp", local))
     if source.attributes.get("mode") == "server":
-        return Netdev({"type": "stream", "server": True, "addr": _address(source)}, always=False)
+        listening = {"type": "stream", "server": True, "addr": _address(source)}
+        return Netdev(listening, always=False, takes=_takes("tcp", source))
     if "path" in source.attributes:
         return StreamTo(source.attributes["path"], None)
     return StreamTo(source.attributes["address"], int(source.attributes["port"]))
+
+
+def _takes(protocol: str, element: Element | None) -> frozenset[str]:
+    """Return what a socket of ours takes of the host."""
+    where = {} if element is None else element.attributes
+    if "path" in where:
+        return frozenset((f"path {where['path']}",))
+    return frozenset((f"{protocol} {where['port']}",)) if "port" in where else frozenset()
 
 
 def _address(element: Element) -> dict[str, object]:

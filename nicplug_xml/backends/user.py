@@ -31,7 +31,15 @@ def intended(backend: Backend) -> Backend:
 def endpoint(backend: Backend, _network: str) -> Endpoint:
     """Return QEMU's netdev, or the passt process."""
     root = Document(backend.to_xml()).root
-    return Passt(tuple(_passt_options(root))) if _is_passt(backend) else Netdev(_slirp_arguments(root))
+    takes = frozenset(
+        f"{forward.attributes.get('proto', 'tcp')} {port}"
+        for forward in _named(root, "portForward")
+        for start, end, _ in _ranges(forward)
+        for port in range(start, end + 1)
+    )
+    if _is_passt(backend):
+        return Passt(tuple(_passt_options(root)), takes)
+    return Netdev(_slirp_arguments(root), takes=takes)
 
 
 def _is_passt(backend: Backend) -> bool:
@@ -85,9 +93,12 @@ def _passt_options(root: Element) -> Iterator[str]:
     for forward in _named(root, "portForward"):
         place = forward.attributes.get("address", "")
         place += f"%{forward.attributes['dev']}" if "dev" in forward.attributes else ""
-        ports = ",".join(f"{start}-{end}:{to}-{to + end - start}" for start, end, to in _ranges(forward))
         option = "--udp-ports" if forward.attributes.get("proto") == "udp" else "--tcp-ports"
-        yield from (option, f"{place}/{ports}" if place else ports)
+        # passt goes on as long as one port of an option can be bound.
+        for start, end, to in _ranges(forward):
+            for port in range(start, end + 1):
+                ports = f"{port}:{to + port - start}"
+                yield from (option, f"{place}/{ports}" if place else ports)
 
 
 def _ranges(forward: Element) -> Iterator[tuple[int, int, int]]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import closing
 
 from nicplug_xml.errors import OperationError, UnsupportedError
-from nicplug_xml.host.monitor import Monitor, netdev_types
+from nicplug_xml.host.monitor import Monitor, netdev_types, network
+
+#: Seconds that somebody has who is connected to, and QEMU to begin to listen.
+_PATIENCE = 5
+_LISTENING = 0.2
 
 
 class Descriptors:
@@ -58,10 +63,11 @@ class Descriptors:
         try:
             if port is None:
                 with closing(socket.socket(socket.AF_UNIX)) as connection:
+                    connection.settimeout(_PATIENCE)
                     connection.connect(address)
                     self._open[name] = connection.detach()
             else:
-                self._open[name] = socket.create_connection((address, port), timeout=5).detach()
+                self._open[name] = socket.create_connection((address, port), timeout=_PATIENCE).detach()
         except (OSError, OverflowError, UnicodeError) as error:
             place = address if port is None else f"{address}:{port}"
             raise OperationError(
@@ -78,6 +84,22 @@ class Descriptors:
             raise UnsupportedError(
                 f"this QEMU has no netdev of type '{kind}'", hint=f"it has {', '.join(sorted(offered))}"
             )
+
+    def await_listening(self, netdev: str) -> None:
+        """Wait until a netdev ``stream`` of ours listens.
+
+        :raises OperationError: it cannot.
+        """
+        self._monitor.command("set_link", {"name": netdev, "up": False})
+        # QEMU 7.2 says so only when it cannot.
+        until = time.monotonic() + _LISTENING
+        while True:
+            said = network(self._monitor).said.get(netdev, "")
+            if "error" in said:
+                raise OperationError(f"QEMU cannot listen there: {said.removeprefix('error: ')}")
+            if said == "listening" or time.monotonic() > until:
+                return
+            time.sleep(_LISTENING / 20)
 
     def use_descriptor(self, name: str, fd: int) -> None:
         """Keep a copy of a descriptor."""

@@ -24,7 +24,7 @@ from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.host.kernel import Kernel, is_host_device, joint_of, port_of
 from nicplug_xml.host.locking import locked
-from nicplug_xml.host.monitor import LibvirtMonitor, netdevs, nics
+from nicplug_xml.host.monitor import LibvirtMonitor, network, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope, identified
@@ -158,7 +158,7 @@ class Domain(Descriptors, Kernel):
         asked = swapped or any(entry.plane == hub.NAME for entry in entries.values())
         try:
             found = nics(self._monitor) if swapped else {}
-            present = netdevs(self._monitor) if asked else None
+            present = network(self._monitor) if asked else None
         except OperationError as error:
             import libvirt
 
@@ -168,8 +168,10 @@ class Domain(Descriptors, Kernel):
                 raise
             return Facts(joints=joints, carriers=carriers)  # a read-only connection has no monitor
         carriers |= {key: nic.link for key, nic in found.items() if key in swapped}
-        peers = {key: nic.netdev for key, nic in found.items()} if swapped else None
-        return Facts(present, joints, carriers, peers)
+        if present is None:
+            return Facts(None, joints, carriers)
+        peers = present.peers | {key: nic.netdev for key, nic in found.items()}
+        return Facts(present.ids, joints, carriers, peers, present.ended)
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:

@@ -80,13 +80,49 @@ class QmpMonitor:
         self._protocol.close()
 
 
-def netdevs(monitor: Monitor) -> frozenset[str]:
-    """Return the ids of a QEMU's netdevs and NICs, asked with ``info network``: QMP knows no query for it.
+class Network(NamedTuple):
+    """What a QEMU has of netdevs and NICs.
 
-    What is on a hub has a line with the port's id before its own.
+    :param ids: of all of them, hub ports included.
+    :param peers: the netdev of each NIC, by the NIC's id.
+    :param said: what QEMU says of each of them, by its id, after its type.
+    :param ended: the ids of netdevs ``socket`` that have nobody at the other end.
     """
-    lines = (line.lstrip(" \\").partition(": index=") for line in info_network(monitor).splitlines())
-    return frozenset(name for names, index, _ in lines if index for name in names.split(": "))
+
+    ids: frozenset[str]
+    peers: dict[str, str]
+    said: dict[str, str]
+    ended: frozenset[str]
+
+
+def network(monitor: Monitor) -> Network:
+    """Return what netdevs and NICs a QEMU has, asked with ``info network``: QMP knows no query for it.
+
+    What is on a hub has a line with the port's id before its own, a port that nothing is on has a line
+    without more, and the netdev of a NIC that is on none has the next line.
+    """
+    ids, above = set(), ""
+    ended: set[str] = set()
+    peers: dict[str, str] = {}
+    said: dict[str, str] = {}
+    for line in info_network(monitor).splitlines():
+        names, index, rest = line.lstrip(" \\").partition(": index=")
+        if not index:
+            if line.startswith(" \\ "):
+                ids.add(names)
+            continue
+        *port, name = names.split(": ")
+        ids |= {name, *port}
+        kind, _, said[name] = rest.partition("type=")[2].partition(",")
+        if kind == "nic":
+            above = name
+            if port:
+                peers[name] = port[0]
+        elif line.startswith(" ") and not port:
+            peers[above] = name
+        if kind == "socket" and not said[name]:
+            ended.add(name)
+    return Network(frozenset(ids), peers, said, frozenset(ended))
 
 
 class Nic(NamedTuple):

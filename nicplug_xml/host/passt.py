@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 
 from nicplug_xml.errors import OperationError, UnsupportedError
+
+#: Seconds until a passt that was let go of has ended, with the ports that it has.
+_PATIENCE = 1
 
 
 def start_passt(options: Sequence[str]) -> int:
@@ -25,17 +28,20 @@ def start_passt(options: Sequence[str]) -> int:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with its:
         command = [program, "--one-off", "--fd", str(its.fileno()), *options]
-        if os.geteuid() == 0:
-            command += ["--runas", "0"]
-        # It goes into the background by itself, once it is ready.
-        done = subprocess.run(
-            command,
-            pass_fds=[its.fileno()],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        until = time.monotonic() + _PATIENCE
+        while True:
+            # It goes into the background by itself, once it is ready.
+            done = subprocess.run(
+                command,
+                pass_fds=[its.fileno()],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 0 or "bind" not in done.stderr or time.monotonic() > until:
+                break
+            time.sleep(_PATIENCE / 20)
     if done.returncode != 0:
         ours.close()
         said = done.stderr.strip().splitlines()

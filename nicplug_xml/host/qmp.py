@@ -18,7 +18,7 @@ from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.kernel import Kernel
-from nicplug_xml.host.monitor import Nic, QmpMonitor, commands, info_network, netdevs, nics
+from nicplug_xml.host.monitor import Nic, QmpMonitor, commands, info_network, network, nics
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan
@@ -36,7 +36,7 @@ class QmpHost(Descriptors, Kernel):
     """A `nicplug_xml.steps.Host` on a QMP socket, for planes hub and swap.
 
     What a libvirt domain keeps in its metadata, this object keeps for as long as it is there. A NIC that has
-    no backend when it is made has its link set down.
+    no backend when it is first seen has its link set down.
 
     :param path: the UNIX socket's path; QEMU serves one client at a time.
     :raises OperationError: there is nobody to talk to.
@@ -49,13 +49,8 @@ class QmpHost(Descriptors, Kernel):
         self.name = path
         self._replaces = swap.COMMAND in commands(self._monitor)
         self._links: dict[str, str] = {}
-        present = netdevs(self._monitor)
-        joined = {nic: (hub.NAME, hub.has_joined(nic, present)) for nic in self._hubs()}
-        peers = {nic: found.netdev for nic, found in self._swaps().items()}
-        joined |= {nic: (swap.NAME, swap.has_joined(nic, peers)) for nic in peers}
-        self._entries = {nic: Entry(nic, plane, attached=has) for nic, (plane, has) in joined.items()}
-        for nic, entry in self._entries.items():
-            self._set_link(nic, "up" if entry.attached else "down")
+        self._entries: dict[str, Entry] = {}
+        self.read()
 
     def close(self) -> None:
         """Close what is still open of ours, and hang up; QEMU goes on."""
@@ -96,6 +91,12 @@ class QmpHost(Descriptors, Kernel):
     def read(self) -> View:
         """Return what is true now, in the form that libvirt would tell it."""
         hubs, swaps = self._hubs(), self._swaps()
+        there = network(self._monitor)
+        for nic in hubs.keys() - self._entries.keys():
+            self._meet(Entry(nic, hub.NAME, attached=hub.has_joined(nic, there.ids)))
+        for nic in swaps.keys() - self._entries.keys():
+            has = swap.has_joined(nic, {nic: swaps[nic].netdev})
+            self._meet(Entry(nic, swap.NAME, attached=has), swaps[nic].link)
         queues = {nic: found.queues for nic, found in swaps.items()}
         interfaces = "".join(
             f"<interface type='user'><mac address={quoted(self._mac(nic))}/>"
@@ -113,8 +114,16 @@ class QmpHost(Descriptors, Kernel):
             f"<commandline xmlns={quoted(overriding.URI)}>{ports}</commandline></domain>"
         )
         carriers = {nic: found.link for nic, found in swaps.items()}
-        peers = {nic: found.netdev for nic, found in swaps.items()}
-        return view(domain.root, Facts(netdevs(self._monitor), {}, carriers, peers))
+        peers = there.peers | {nic: found.netdev for nic, found in swaps.items()}
+        return view(domain.root, Facts(there.ids, {}, carriers, peers, there.ended))
+
+    def _meet(self, entry: Entry, link: bool = True) -> None:
+        """Take in a NIC that is new here. Of one on a hub QEMU does not tell the link: it is taken for up."""
+        self._entries[entry.key] = entry
+        if entry.attached:
+            self._links[entry.key] = "up" if link else "down"
+        else:
+            self._set_link(entry.key, "down")
 
     def parking(self) -> str:
         _no_libvirt()
@@ -186,7 +195,7 @@ class QmpHost(Descriptors, Kernel):
         """Return the NICs that can have another netdev, and were started with one of ours."""
         if not self._replaces:
             return {}
-        present, hubs = netdevs(self._monitor), self._hubs()
+        present, hubs = network(self._monitor).ids, self._hubs()
         found = nics(self._monitor)
         return {nic: what for nic, what in found.items() if own(nic) in present and nic not in hubs}
 

@@ -3,6 +3,10 @@
 In the domain the interface is a placeholder of type ``user``, whose own netdev stays unused. A backend is a
 netdev and a second hubport that joins it to the hub. These come and go while the NIC runs, which no stock
 QEMU lets the NIC's own netdev do.
+
+A NIC that is not plugged in has a sink in its hub, a port that takes all frames and has nobody to give them
+to. A hub takes a frame of the guest's when another port does. One that comes while there is none is queued,
+and a port that is added later is not asked for it: the guest would send nothing any more.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
+from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
@@ -28,7 +33,10 @@ KEPT: frozenset[str] = frozenset()
 
 _ANY_HUBID = r"\bhubid\W{1,8}(0x[0-9a-fA-F]+|[1-9]\d*|0)"
 
-release = overriding.release
+
+def release(document: Document, keys: Collection[str]) -> None:
+    """Take out of the domain what `provision` has put there."""
+    overriding.release(document, {name for key in keys for name in (netdevs.own(key), _sink_id(key))})
 
 
 def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]:
@@ -38,12 +46,16 @@ def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]
 
 
 def provision(document: Document, interfaces: Mapping[str, Element]) -> None:
-    """Add a hubport to the domain for each interface, and point the interface's frontend at it."""
+    """Add a hub to the domain for each interface, with a sink, and point the interface's frontend at it."""
     used = _used_hubs(document.root)
     free = (number for number in range(1, len(used) + len(interfaces) + 1) if number not in used)
     hubs = zip(interfaces, free, strict=False)
     overriding.provision(
-        document, {key: f"hubport,id={netdevs.own(key)},hubid={number}" for key, number in hubs}
+        document,
+        {
+            key: tuple(f"hubport,id={name},hubid={hubid}" for name in (netdevs.own(key), _sink_id(key)))
+            for key, hubid in hubs
+        },
     )
 
 
@@ -60,7 +72,13 @@ def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
 def look(_interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
     """Return whether a backend has joined the NIC's hub: as recorded, and as QEMU says where it was asked."""
     joined = entry.attached and (facts.netdevs is None or has_joined(entry.key, facts.netdevs))
-    return Connection.ATTACHED if joined else Connection.DEFERRED, False
+    there = joined and _is_on_hub(entry.key, facts)
+    return Connection.ATTACHED if there else Connection.DEFERRED, False
+
+
+def _is_on_hub(key: str, facts: Facts) -> bool:
+    """Whether the NIC is on its hub: one that libvirt has plugged in anew has libvirt's own netdev."""
+    return facts.peers is None or facts.peers.get(key) == netdevs.own(key)
 
 
 def has_joined(key: str, present: Collection[str]) -> bool:
@@ -76,22 +94,30 @@ def attach(
 ) -> tuple[list[Step], list[Step]]:
     """Plan to join a NIC to an endpoint; what it was joined to leaves the hub first, and QEMU last.
 
-    In between, a sink takes what the guest sends.
+    In between, the sink takes what the guest sends.
     """
     if held.scope is Scope.CONFIG:
         return [], []
     nic, present = held.nic, held.facts.netdevs or ()
+    if not _is_on_hub(nic.key, held.facts):
+        raise UnsupportedError(
+            f"{nic.name} is not on its hub: somebody has taken it out of the running guest and put it back",
+            hint="shut the guest down and start it; 'virsh detach-device' and 'attach-device' lose what a"
+            " domain's <qemu:override> says",
+        )
     old = _generation(nic.key, present)
     new = 0 if old else 1
     steps = netdevs.make(netdevs.Opening(netdevs.backend(nic.key, new), nic.mac), endpoint, present)
-    dispose: list[Step] = []
     hubid = _hubid(held.domain, nic.key)
-    if old is not None:
+    sink = _sink(nic.key, hubid, present)
+    # With it in the hub a backend that is slow would not hold back the guest.
+    dispose: list[Step] = [Monitor("take the sink away", "netdev_del", {"id": _sink_id(nic.key)})]
+    if old is None:
+        steps += sink
+    else:
         # Never both at once: the hub would bridge the old network and the new one.
         port, before = _port(nic.key, old, hubid), netdevs.Opening(netdevs.backend(nic.key, old), nic.mac)
         part = Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
-        sink = _sink(nic.key, hubid, present)
-        dispose.append(Monitor("take the sink away", "netdev_del", {"id": _sink_id(nic.key)}))
         again = netdevs.make_again(before, held, endpoint)
         if again:
             steps = [*sink, part, LetGoFirst(netdevs.delete(before.id), tuple(again)), *steps]
@@ -104,18 +130,18 @@ def attach(
 
 
 def detach(held: Held) -> tuple[list[Step], list[Step]]:
-    """Plan to part a NIC from its backend, the carrier first."""
+    """Plan to part a NIC from its backend, the carrier first; the sink takes its place."""
     if held.scope is Scope.CONFIG:
         return [], []
     nic, present = held.nic, held.facts.netdevs or ()
     steps = carrier(held, "down")
     old = _generation(nic.key, present)
     if old is not None:
-        port = _port(nic.key, old, _hubid(held.domain, nic.key))
+        hubid = _hubid(held.domain, nic.key)
+        port = _port(nic.key, old, hubid)
+        steps += _sink(nic.key, hubid, present)
         steps.append(Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
-    # More than one are there after a move that was interrupted.
-    names = (_sink_id(nic.key), *(netdevs.backend(nic.key, number) for number in (0, 1)))
-    return steps, [netdevs.delete(name) for name in names if name in present]
+    return steps, netdevs.delete_all(nic.key, present)
 
 
 def carrier(held: Held, state: str) -> list[Step]:
@@ -124,11 +150,7 @@ def carrier(held: Held, state: str) -> list[Step]:
 
 
 def _sink(key: str, hubid: int, present: Collection[str]) -> list[Step]:
-    """Plan to have a port in the hub that takes all frames, and has nobody to give them to.
-
-    A hub takes a frame of the guest's when another port does. One that comes while there is none is queued,
-    and a port that is added later is not asked for it: the guest would send nothing any more.
-    """
+    """Plan to have the sink in the hub."""
     port: dict[str, object] = {"type": "hubport", "id": _sink_id(key), "hubid": hubid}
     if port["id"] in present:
         return []

@@ -18,9 +18,12 @@ from nicplug_xml.endpoints import (
     StreamTo,
 )
 from nicplug_xml.errors import UnsupportedError
+from nicplug_xml.facts import Facts
 from nicplug_xml.frozen import Frozen
+from nicplug_xml.model import Interface
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import (
+    AwaitListening,
     Connect,
     LetGoFirst,
     Monitor,
@@ -45,6 +48,8 @@ KINDS = frozenset(
         *("stream", "dgram", "l2tpv3", "vde"),
     )
 )
+#: Of those, what is a socket to somebody.
+_CONNECTED = frozenset(("client", "stream", "user"))
 #: libvirt carries these out on a tap of its own making, which it has not got here.
 REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
 
@@ -57,6 +62,15 @@ def own(key: str) -> str:
 def backend(key: str, generation: int) -> str:
     """Return one of the two ids, 0 and 1, that the NIC's backend can have."""
     return f"{own(key)}.{generation}"
+
+
+def backends(key: str) -> tuple[str, str]:
+    """Return both ids that the NIC's backend can have."""
+    return backend(key, 0), backend(key, 1)
+
+
+#: What becomes a netdev with as many queues as the NIC has.
+WITH_QUEUES = (BridgePort, MacvtapOn, Descriptor)
 
 
 class Opening(Frozen):
@@ -98,13 +112,11 @@ def make(opening: Opening, endpoint: Endpoint, present: Collection[str]) -> list
 def make_again(opening: Opening, held: Held, endpoint: Endpoint) -> list[Step]:
     """Plan to make the present backend anew, where it has to go before the endpoint is made.
 
-    That is only a macvtap before the next one on the same device: the kernel has neither two of one MAC
-    there, nor any beside one in passthrough mode.
+    That is where both would take the same of the host: a port, or a device for a macvtap, of which the kernel
+    has neither two of one MAC, nor any beside one in passthrough mode.
     """
     present = held.present()
-    if isinstance(endpoint, MacvtapOn) and isinstance(present, MacvtapOn):
-        return _macvtap(opening, present) if present.device == endpoint.device else []
-    return []
+    return make(opening, present, ()) if present is not None and _takes(present) & _takes(endpoint) else []
 
 
 def add(arguments: dict[str, object]) -> Monitor:
@@ -116,6 +128,27 @@ def add(arguments: dict[str, object]) -> Monitor:
 def delete(netdev: str) -> Monitor:
     """Plan to end a netdev. Nothing takes that back."""
     return Monitor("let go of the backend", "netdev_del", {"id": netdev})
+
+
+def delete_all(key: str, present: Collection[str]) -> list[Step]:
+    """Plan to end all backends of a NIC: more than one are there after a move that was interrupted.
+
+    :param present: the ids of QEMU's netdevs.
+    """
+    return [delete(name) for name in backends(key) if name in present]
+
+
+def _takes(endpoint: Endpoint) -> frozenset[str]:
+    """Return what of the host only one of our netdevs can have at a time."""
+    if isinstance(endpoint, MacvtapOn):
+        return frozenset((f"device {endpoint.device}",))
+    return endpoint.takes if isinstance(endpoint, (Netdev, Passt)) else frozenset()
+
+
+def has_ended(nic: Interface, facts: Facts) -> bool:
+    """Whether a NIC is plugged into somebody who has hung up; QEMU keeps the netdev."""
+    connected = nic.backend is not None and nic.backend.type in _CONNECTED
+    return connected and any(name in facts.ended for name in backends(nic.key))
 
 
 def set_link(held: Held, state: str) -> list[Step]:
@@ -160,7 +193,9 @@ def _use_descriptor(opening: Opening, endpoint: Endpoint) -> list[Step]:
 def _netdev(opening: Opening, endpoint: Endpoint) -> list[Step]:
     assert isinstance(endpoint, Netdev)
     look = [] if endpoint.always else [RequireNetdev(str(endpoint.arguments["type"]))]
-    return [*look, add({**endpoint.arguments, "id": opening.id})]
+    arguments = {**endpoint.arguments, "id": opening.id}
+    listens = arguments["type"] == "stream" and arguments.get("server")
+    return [*look, add(arguments), *([AwaitListening(opening.id)] if listens else [])]
 
 
 #: How each kind of endpoint becomes a netdev.

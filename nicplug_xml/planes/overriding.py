@@ -20,16 +20,16 @@ URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 _OURS = re.compile(rf"^(\w+),id=({PREFIX}[^,]+),?(.*)$")
 
 
-def provision(document: Document, netdevs: Mapping[str, str]) -> None:
-    """Add a netdev to the domain for each interface, and point the interface's frontend at it.
+def provision(document: Document, netdevs: Mapping[str, Sequence[str]]) -> None:
+    """Add netdevs to the domain for each interface, and point the interface's frontend at the one of its own.
 
-    :param netdevs: what QEMU's ``-netdev`` is to be told, by the interfaces' keys.
+    :param netdevs: what QEMU's ``-netdev`` is to be told, each time, by the interfaces' keys.
     """
     if not netdevs:
         return
 
     def arguments(prefix: str) -> list[str]:
-        words = (word for netdev in netdevs.values() for word in ("-netdev", netdev))
+        words = (word for told in netdevs.values() for netdev in told for word in ("-netdev", netdev))
         return [f"<{prefix}arg value={quoted(word)}/>" for word in words]
 
     _insert(document, document.root, "commandline", arguments)
@@ -49,9 +49,11 @@ def provision(document: Document, netdevs: Mapping[str, str]) -> None:
         _insert(document, devices[key], "frontend", partial(_properties, str(key)))
 
 
-def release(document: Document, keys: Collection[str]) -> None:
-    """Take out of the domain what `provision` has put there, and what is left without content by that."""
-    netdevs = {own(key) for key in keys}
+def release(document: Document, netdevs: Collection[str]) -> None:
+    """Take out of the domain what `provision` has put there, and what is left without content by that.
+
+    :param netdevs: the netdevs' ids.
+    """
     ours: list[Element] = []
     for commandline in _named(document.root, "commandline"):
         for first, second in zip(commandline.children, commandline.children[1:], strict=False):

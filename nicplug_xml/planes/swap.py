@@ -8,10 +8,11 @@ what the guest leaves to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
+from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
@@ -29,7 +30,10 @@ COMMAND = "netdev-replace"
 KINDS = netdevs.KINDS
 KEPT: frozenset[str] = frozenset()
 
-release = overriding.release
+
+def release(document: Document, keys: Collection[str]) -> None:
+    """Take out of the domain what `provision` has put there."""
+    overriding.release(document, {netdevs.own(key) for key in keys})
 
 
 def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]:
@@ -44,7 +48,7 @@ def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]
 
 def provision(document: Document, interfaces: Mapping[str, Element]) -> None:
     """Add a netdev ``unconnected`` to the domain for each interface, and point the frontend at it."""
-    overriding.provision(document, {key: _unconnected(key, found) for key, found in interfaces.items()})
+    overriding.provision(document, {key: (_unconnected(key, found),) for key, found in interfaces.items()})
 
 
 def refused(_backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
@@ -68,7 +72,7 @@ def has_joined(key: str, peers: Mapping[str, str]) -> bool:
 
     :param peers: the netdev that each of QEMU's NICs has, by the NIC's id.
     """
-    return peers.get(key) in _backends(key)
+    return peers.get(key) in netdevs.backends(key)
 
 
 def attach(
@@ -82,7 +86,12 @@ def attach(
         return [], []
     key, present, peer = held.nic.key, held.facts.netdevs or (), _peer(held)
     queues = _queues_of(held.nic.element)
-    first, second = _backends(key)
+    if queues > 1 and not isinstance(endpoint, netdevs.WITH_QUEUES):
+        raise UnsupportedError(
+            f"{held.nic.name} has {queues} queues, and such a backend has one",
+            hint="plug it into a bridge or a macvtap, or give it queues='1' and start the domain anew",
+        )
+    first, second = netdevs.backends(key)
     new, old = (second, first) if peer == first else (first, second)
     opening = netdevs.Opening(new, held.nic.mac, queues)
     steps = netdevs.make(opening, endpoint, present)
@@ -105,9 +114,7 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
         return [], []
     key, present = held.nic.key, held.facts.netdevs or ()
     part = _replace(key, netdevs.own(key), _peer(held))
-    # More than one are there after a move that was interrupted.
-    dispose: list[Step] = [netdevs.delete(name) for name in _backends(key) if name in present]
-    return [*carrier(held, "down"), part], dispose
+    return [*carrier(held, "down"), part], netdevs.delete_all(key, present)
 
 
 def carrier(held: Held, state: str) -> list[Step]:
@@ -123,10 +130,6 @@ def _replace(key: str, netdev: str, former: str) -> Monitor:
         return {"id": key, "netdev": wanted, "flap": False}
 
     return Monitor("give the NIC the netdev", COMMAND, arguments(netdev), (COMMAND, arguments(former)))
-
-
-def _backends(key: str) -> tuple[str, str]:
-    return netdevs.backend(key, 0), netdevs.backend(key, 1)
 
 
 def _peer(held: Held) -> str:

@@ -30,9 +30,10 @@ from nicplug_xml import (
     interfaces,
     plan_attach,
 )
+from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.operations import carry_out_plan
 from tests.live import far_end
-from tests.live.conftest import emulator, everything, mtu, run
+from tests.live.conftest import emulator, everything, interface_xml, mtu, run
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
@@ -188,6 +189,12 @@ def macvtap_on(device: str, mac: str, directory: Path) -> Iterator[Callable[[], 
         yield lambda: os.open(directory / "macvtap", os.O_RDWR | os.O_NONBLOCK)
     finally:
         run("ip", "link", "delete", name)
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody listens at a TCP port."""
+    with socket.socket() as connection:
+        return connection.connect_ex((HERE, port)) == 0
 
 
 def socket_to_far_end() -> int:
@@ -359,6 +366,45 @@ def test_every_backend_to_every_other(hub_guest: NewGuest, ways: tuple[str, list
     assert len(os.listdir("/proc/self/fd")) < ours + len(places)
 
 
+def test_who_has_hung_up_is_connected_to_again(hub_guest: NewGuest, new_mac: NewMac) -> None:
+    mac = new_mac()
+    guest = hub_guest(mac)
+    guest.set_address(mac, "198.18.0.2/24")
+    client = backend("client", f"address='{HERE}' port='7009'")
+    with closing(socket.create_server((HERE, 7009))) as listener:
+        attach_backend(guest.dom, mac, client)
+        assert not attach_backend(guest.dom, mac, client).changed
+        listener.accept()[0].close()
+        wait_until(lambda: "type=socket,\n" in info_network(guest.dom).replace("\r", ""))
+        with pytest.warns(UserWarning, match="plugged into client .* which has hung up"):
+            interfaces(guest.dom)
+        far_end.in_background(lambda: far_end.serve_stream(listener.accept()[0]))
+        assert attach_backend(guest.dom, mac, client).changed
+        assert reaches(guest, far_end.ADDRESS)
+    detach_backend(guest.dom, mac)
+
+
+def test_a_nic_that_was_taken_out_and_put_back_is_not_on_its_hub(
+    plane: str, hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    document = backend("bridge", f"bridge='{blue}'")
+    attach_backend(guest.dom, mac, document)
+    nic = interface_xml(guest.dom)
+    guest.dom.detachDeviceFlags(nic, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    wait_until(lambda: "<interface" not in guest.dom.XMLDesc())
+    guest.dom.attachDeviceFlags(nic, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    (status,) = interfaces(guest.dom)
+    assert status.connection is Connection.DEFERRED
+    if plane == "hub":
+        with pytest.raises(UnsupportedError, match="is not on its hub"):
+            attach_backend(guest.dom, mac, document)
+    else:
+        attach_backend(guest.dom, mac, document)
+        guest.wait_carrier(mac, up=True)
+
+
 def test_sockets_of_qemus_own(
     hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, tmp_path: Path
 ) -> None:
@@ -428,6 +474,8 @@ REFUSALS = [
     (backend("direct", "dev='lo' mode='sideways'"), "mode='sideways' is not allowed"),
     (backend("client", f"address='{HERE}' port='7999'"), "Connection refused"),
     (backend("server", f"address='{HERE}' port='7998'"), "Address already in use"),
+    (backend("stream", f"mode='server' address='{HERE}' port='7998'"), "QEMU cannot listen there"),
+    (backend("stream", "mode='server' path='/nonexistent/socket'"), "QEMU cannot listen there"),
 ]
 
 
@@ -527,7 +575,8 @@ def test_managedsave_comes_up_deferred_and_says_what_was_plugged(
         guest.wait_carrier(mac, up=carrier)
         assert not guest.ping("192.0.2.1", timeout=1)
         if plug_in:
-            attach_backend(guest.dom, mac)
+            # No frame of the guest's is waiting for a port that was not there.
+            attach_backend(guest.dom, mac, announce=False)
             assert reaches(guest, "192.0.2.1")
     assert detach_backend(guest.dom, mac).carrier is False
     guest.wait_carrier(mac, up=False)
@@ -696,6 +745,16 @@ def test_forwarded_ports(
             datagrams.sendto(b"hello\n", (HERE, 7080))
         # Nobody listens there, and the guest's kernel counts what comes.
         wait_until(lambda: unclaimed_datagrams(guest) == 1)
+        # One port more, and none that somebody else has.
+        more = forwards.replace("start='7080'", "start='7080' end='7081'")
+        attach_backend(guest.dom, mac, f"<backend type='user'>{program}{more}</backend>")
+        assert listens(7080)
+        assert listens(7081)
+        taken = f"<backend type='user'>{program}{more.replace('7081', '7082')}</backend>"
+        with socket.create_server((HERE, 7082)), pytest.raises(OperationError, match="7082"):
+            attach_backend(guest.dom, mac, taken)
+        assert listens(7080)
+        assert listens(7081)
         detach_backend(guest.dom, mac)
     finally:
         run("ip", "route", "delete", "default")

@@ -21,9 +21,10 @@ from nicplug_xml.model import Backend
 LOCAL = "<local address='192.0.2.2' port='5000'/>"
 
 
-def netdev(always: bool = True, **arguments: object) -> Netdev:
+def netdev(always: bool = True, takes: str = "", **arguments: object) -> Netdev:
     """Return a netdev; a type goes as ``kind``."""
-    return Netdev({"type": arguments.pop("kind"), **arguments}, always=always)
+    taken = frozenset((takes,)) if takes else frozenset[str]()
+    return Netdev({"type": arguments.pop("kind"), **arguments}, always=always, takes=taken)
 
 
 def document(kind: str, source: str = "", inner: str = "", rest: str = "") -> Backend:
@@ -67,7 +68,8 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
                     {"str": "udp::53-:53"},
                     {"str": "udp::54-:54"},
                 ],
-            }
+            },
+            takes=frozenset(("tcp 8080", "udp 53", "udp 54")),
         ),
         "user",
     ),
@@ -92,8 +94,10 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
                     "--netmask",
                     "24",
                 ),
-                *("--tcp-ports", "127.0.0.1/8080-8081:80-81"),
-            )
+                *("--tcp-ports", "127.0.0.1/8080:80"),
+                *("--tcp-ports", "127.0.0.1/8081:81"),
+            ),
+            frozenset(("tcp 8080", "tcp 8081")),
         ),
         "passt",
     ),
@@ -104,10 +108,14 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
     ),
     (
         document("udp", "address='192.0.2.1' port='5001'", LOCAL),
-        netdev(kind="socket", udp="192.0.2.1:5001", localaddr="192.0.2.2:5000"),
+        netdev(kind="socket", udp="192.0.2.1:5001", localaddr="192.0.2.2:5000", takes="udp 5000"),
         "udp 192.0.2.1:5001",
     ),
-    (document("server", "port='5000'"), netdev(kind="socket", listen=":5000"), "server :5000"),
+    (
+        document("server", "port='5000'"),
+        netdev(kind="socket", listen=":5000", takes="tcp 5000"),
+        "server :5000",
+    ),
     (
         document("client", "address='192.0.2.1' port='5000'"),
         StreamTo("192.0.2.1", 5000),
@@ -120,12 +128,19 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
             server=True,
             addr={"type": "inet", "host": "192.0.2.2", "port": "5000"},
             always=False,
+            takes="tcp 5000",
         ),
         "stream server 192.0.2.2:5000",
     ),
     (
         document("stream", "mode='server' path='/run/s'"),
-        netdev(kind="stream", server=True, addr={"type": "unix", "path": "/run/s"}, always=False),
+        netdev(
+            kind="stream",
+            server=True,
+            addr={"type": "unix", "path": "/run/s"},
+            always=False,
+            takes="path /run/s",
+        ),
         "stream server /run/s",
     ),
     (
@@ -141,6 +156,7 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
             remote={"type": "inet", "host": "192.0.2.1", "port": "5001"},
             local={"type": "inet", "host": "192.0.2.2", "port": "5000"},
             always=False,
+            takes="udp 5000",
         ),
         "dgram 192.0.2.1:5001",
     ),
@@ -151,6 +167,7 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
             remote={"type": "unix", "path": "/run/far"},
             local={"type": "unix", "path": "/run/near"},
             always=False,
+            takes="path /run/near",
         ),
         "dgram /run/far",
     ),
@@ -188,6 +205,7 @@ PLACES: list[tuple[Backend, Endpoint, str]] = [
             rxcookie=0x100000000,
             cookie64=True,
             always=False,
+            takes="udp 1701",
         ),
         "l2tpv3 2001:db8::1",
     ),

@@ -14,6 +14,8 @@ from nicplug_xml.host import monitor
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes import PLANES
 from nicplug_xml.planner import Site
+from nicplug_xml.stock import parse_domain
+from nicplug_xml.view import view
 from tests.unit.sites import seen, site_of
 from tests.unit.test_rewrite import canonical
 
@@ -47,7 +49,8 @@ def test_round_trip_with_the_users_own_qemu_xml(rest: str) -> None:
     arguments = [arg.get("value") for arg in root.iter(f"{QEMU}arg")]
     ports = [value for value in arguments if value.startswith("hubport,")]
     hubids = [value.rpartition("=")[2] for value in ports]
-    assert len(set(hubids)) == len(hubids) == 2 + ("mine" in rest and "hubid=0" in rest)
+    assert sorted(map(hubids.count, set(hubids) - {"0"})) == [2, 2]  # the NIC's port, and the sink
+    assert hubids.count("0") == ("mine" in rest and "hubid=0" in rest)
     for alias in ("ua-one", "ua-nicplug2"):
         (value,) = root.xpath(
             "//q:device[@alias=$alias]/q:frontend/q:property[@name='netdev']/@value",
@@ -122,10 +125,11 @@ def calls(steps: tuple[object, ...]) -> list[str]:
 
 
 def test_plug() -> None:
-    lines = str(site().attach(user.backend())).splitlines()[1:]
+    lines = str(site(netdevs=("nicplug-ua-a.sink",)).attach(user.backend())).splitlines()[1:]
     assert [line.split()[1] for line in lines] == [
-        "monitor", "monitor", "libvirt", "libvirt", "check", "monitor"
+        "monitor", "monitor", "libvirt", "libvirt", "check", "monitor", "monitor"
     ]  # fmt: skip
+    assert lines[-2].endswith('"netdev_del", "arguments": {"id": "nicplug-ua-a.sink"}}')
     assert '"type": "user", "id": "nicplug-ua-a.1"' in lines[0]
     assert (
         '"type": "hubport", "id": "nicplug-ua-a.1.port", "hubid": 1, "netdev": "nicplug-ua-a.1"' in lines[1]
@@ -166,8 +170,47 @@ def test_hubs_of_the_user_are_not_taken(taken: str) -> None:
 def test_unplug_takes_the_carrier_first() -> None:
     steps = site("attached", ("nicplug-ua-a.0", "nicplug-ua-a.0.port")).detach().steps
     kinds = [step.describe().split()[0] for step in steps]
-    assert kinds == ["monitor", "libvirt", "check", "monitor"]  # its link is down in the stock XML already
+    assert kinds == ["monitor", "monitor", "libvirt", "check", "monitor"]  # its link is down already
+    assert '"netdev_add", "arguments": {"type": "hubport", "id": "nicplug-ua-a.sink"' in steps[0].describe()
     assert not site().detach().steps
+    # What was interrupted before it had joined has left a netdev.
+    left = site(netdevs=("nicplug-ua-a.sink", "nicplug-ua-a.1")).detach().steps
+    assert left[-1].describe().endswith('"netdev_del", "arguments": {"id": "nicplug-ua-a.1"}}')
+
+
+def test_a_nic_that_libvirt_has_plugged_in_anew_is_not_on_its_hub() -> None:
+    stock = to_stock(domain(NIC.format("attached", 1, "<alias name='ua-a'/>")), plane="hub")
+    port = frozenset(("nicplug-ua-a.0.port",))
+    for peer, connection in (("nicplug-ua-a", Connection.ATTACHED), ("hostua-a", Connection.DEFERRED)):
+        now = view(parse_domain(stock).root, Facts(port, peers={"ua-a": peer}))
+        assert now.interfaces[0].connection is connection
+    with pytest.raises(UnsupportedError, match="is not on its hub"):
+        site_of(now).attach(user.backend())
+
+
+def test_who_has_hung_up_is_connected_to_again() -> None:
+    nic = NIC.format("attached", 1, "<source address='192.0.2.1' port='1'/><alias name='ua-a'/>")
+    stock = to_stock(domain(nic.replace("'user'", "'client'")), plane="hub")
+    stock = stock.replace("<link state='down'/>", "<link state='up'/>")
+    for ended in (frozenset[str](), frozenset(("nicplug-ua-a.0",))):
+        facts = Facts(frozenset(("nicplug-ua-a.0", "nicplug-ua-a.0.port")), ended=ended)
+        here = site_of(view(parse_domain(stock).root, facts))
+        assert bool(here.attach(None).steps) is bool(ended)
+
+
+def test_a_port_of_the_host_is_free_before_the_next_backend_takes_it() -> None:
+    def forward(*ports: int) -> str:
+        ranges = "".join(f"<range start='{port}' to='80'/>" for port in ports)
+        return f"<portForward proto='tcp'>{ranges}</portForward>"
+
+    nic = NIC.format("attached", 1, f"{forward(7080)}<alias name='ua-a'/>")
+    here = site_of(seen(to_stock(domain(nic), plane="hub"), {"nicplug-ua-a.0", "nicplug-ua-a.0.port"}))
+    for ports, gone_first in (((7080, 7081), True), ((7081,), False)):
+        moved = here.attach(Backend.of(f"<backend type='user'>{forward(*ports)}</backend>")).steps
+        names = [step.describe() for step in moved]
+        gone = next(n for n, name in enumerate(names) if name.endswith('{"id": "nicplug-ua-a.0"}}'))
+        made = next(n for n, name in enumerate(names) if '"type": "user"' in name)
+        assert (gone < made) is gone_first
 
 
 def test_the_persistent_definition_is_only_recorded() -> None:
@@ -222,10 +265,18 @@ def test_what_is_on_a_hub_is_among_the_netdevs() -> None:
             return (
                 "hub 1\r\n"
                 " \\ nicplug-ua-a.0.port: nicplug-ua-a.0: index=0,type=socket,socket: fd=17\r\n"
+                " \\ nicplug-ua-a.sink\r\n"
                 " \\ nicplug-ua-a: ua-a: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:00:00:01\r\n"
+                "ua-b: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:00:00:02\r\n"
+                " \\ hostua-b: index=0,type=user,net=10.0.2.0,restrict=off\r\n"
                 "hostua-a: index=0,type=user,net=10.0.2.0,restrict=off\r\n"
+                "nicplug-ua-b.0: index=0,type=socket,\r\n"
             )
 
-    assert monitor.netdevs(Monitor()) == {
-        "nicplug-ua-a.0.port", "nicplug-ua-a.0", "nicplug-ua-a", "ua-a", "hostua-a"
+    found = monitor.network(Monitor())
+    assert found.ids == {
+        "nicplug-ua-a.0.port", "nicplug-ua-a.0", "nicplug-ua-b.0", "nicplug-ua-a", "ua-a", "ua-b",
+        "hostua-a", "hostua-b", "nicplug-ua-a.sink",
     }  # fmt: skip
+    assert found.peers == {"ua-a": "nicplug-ua-a", "ua-b": "hostua-b"}
+    assert found.ended == {"nicplug-ua-b.0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -313,10 +314,20 @@ def test_a_qemu_that_does_not_run_is_no_offer(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="the QEMU /nonexistent/qemu does not run"):
         emulator.require_replacing(Libvirt(), xml)
     program = tmp_path / "qemu"
-    program.write_text("#!/bin/sh\necho hello\n")
-    program.chmod(0o755)
-    with pytest.raises(UnsupportedError, match="qemu does not run"):
-        emulator.require_replacing(Libvirt(), domain(f"<emulator>{program}</emulator>"))
+    # Neither a wrapper that says something else, nor one that says nothing.
+    for said in ("hello", "[]", ""):
+        program.write_text(f"#!/bin/sh\n# {said}\necho '{said}'\n")
+        program.chmod(0o755)
+        os.utime(program, ns=(0, len(said)))
+        with pytest.raises(UnsupportedError, match="qemu does not run"):
+            emulator.require_replacing(Libvirt(), domain(f"<emulator>{program}</emulator>"))
+
+
+def test_what_has_one_queue_is_refused_for_a_nic_with_two() -> None:
+    two = "<driver queues='2'/>"
+    with pytest.raises(UnsupportedError, match="has 2 queues, and such a backend has one"):
+        site(children=two).attach(user.backend())
+    assert site(children=two).attach(bridge.backend("br0")).steps
 
 
 def test_a_qemu_without_the_command_is_no_offer(tmp_path: Path) -> None:

@@ -54,13 +54,14 @@ def site(xml: str, plane: str = "tap", scope: Scope = Scope.LIVE) -> Site:
     stock = to_stock(f"<domain{kind}><name>vm1</name><devices>{xml}</devices></domain>", plane=plane)
     if "'attached'" in xml and scope is Scope.LIVE and "state='down'" not in xml:
         stock = stock.replace("<link state='down'/>", "<link state='up'/>")
-    netdevs = {"nicplug-ua-a.1", "nicplug-ua-a.1.port"} if "'attached'" in xml else set()
+    netdevs = {"nicplug-ua-a.1", "nicplug-ua-a.1.port"} if "'attached'" in xml else {"nicplug-ua-a.sink"}
     joint = Joint("macvlan", "vnet0.np0", "eth0", "bridge") if "attached' type='direct'" in xml else None
     if scope is Scope.CONFIG:
         return site_of(seen(stock), scope)
     if plane == "swap":
-        peers = {"ua-a": "nicplug-ua-a.1" if netdevs else "nicplug-ua-a"}
-        carriers = {"ua-a": bool(netdevs) and "state='down'" not in xml}
+        attached = "'attached'" in xml
+        peers = {"ua-a": "nicplug-ua-a.1" if attached else "nicplug-ua-a"}
+        carriers = {"ua-a": attached and "state='down'" not in xml}
         return site_of(view(parse_domain(stock).root, Facts(netdevs, {}, carriers, peers)))
     if plane != "veth":
         return site_of(seen(stock, netdevs, vnet0=joint))
@@ -166,9 +167,11 @@ RUNNING = {
         ON, nic("mcast", MCAST), nic("server", SOCKET), nic("udp", SOCKET)
     ),
     "backend: socket (`client`)": change(ON, nic("client", SOCKET)),
-    "backend: `stream` that listens, `dgram`, `l2tpv3`, `vde`": change(
+    "backend: `stream` that listens": change(
+        ON, nic("stream", SOCKET.replace("<source", "<source mode='server'"))
+    ),
+    "backend: `dgram`, `l2tpv3`, `vde`": change(
         ON,
-        nic("stream", SOCKET.replace("<source", "<source mode='server'")),
         nic("dgram", REMOTE.format("<local address='192.0.2.2' port='5000'/>")),
         nic("l2tpv3", REMOTE.format("<local address='192.0.2.2'/><session tx='1'/>")),
         nic("vde", "<source path='/run/vde.ctl'/>"),
@@ -198,7 +201,7 @@ RUNNING = {
 CONTAINER = {
     name: asked
     for name, asked in RUNNING.items()
-    if not re.search("passt|socket|stream|descriptor|portForward", name)
+    if not re.search("passt|socket|stream|dgram|descriptor|portForward", name)
 }
 PERSISTENT = {
     "`connection`: deferred to attached": change(OFF, ON),
