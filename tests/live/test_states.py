@@ -12,7 +12,7 @@ import libvirt
 import pytest
 from lxml import etree
 
-from nicplug_xml import Connection, attach_backend, define, detach_backend, interfaces, xml_desc
+from nicplug_xml import Connection, attach_backend, create, define, detach_backend, interfaces, xml_desc
 from nicplug_xml.backends import bridge
 from nicplug_xml.errors import NicplugError
 from nicplug_xml.host.locking import locked
@@ -148,6 +148,27 @@ def test_transient_domain(deferred_guest: NewGuest, libvirt_bridge: BridgeFactor
     attach_backend(guest.dom, mac, bridge.backend(blue.name))
     guest.wait_carrier(mac, up=True)
     assert "connection='attached'" in xml_desc(guest.dom)
+
+
+def test_create_tells_two_nics_of_one_mac_apart(
+    libvirt_guest: GuestFactory,
+    libvirt_bridge: BridgeFactory,
+    nic_xml: Callable[..., str],
+    new_mac: NewMac,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    run("ip", "link", "add", "npone", "type", "veth", "peer", "name", "npother")
+    try:
+        first = nic_xml(
+            mac, f"<source bridge='{blue}'/><alias name='ua-a'/>", "type='bridge' connection='deferred'"
+        )
+        second = nic_xml(mac, "<source dev='npone'/>", "type='netdev' connection='attached'")
+        guest = libvirt_guest(first + second, define=create, timeout=None)
+        found = {nic.alias: nic.connection for nic in interfaces(guest.dom)}
+        assert found == {"ua-a": Connection.DEFERRED, "net0": Connection.ATTACHED}
+        guest.remove()
+    finally:
+        run("ip", "link", "delete", "npone")
 
 
 def test_everything_else_of_the_interface_survives(
