@@ -474,8 +474,8 @@ REFUSALS = [
     (backend("direct", "dev='lo' mode='sideways'"), "mode='sideways' is not allowed"),
     (backend("client", f"address='{HERE}' port='7999'"), "Connection refused"),
     (backend("server", f"address='{HERE}' port='7998'"), "Address already in use"),
-    (backend("stream", f"mode='server' address='{HERE}' port='7998'"), "QEMU cannot listen there"),
-    (backend("stream", "mode='server' path='/nonexistent/socket'"), "QEMU cannot listen there"),
+    (backend("stream", f"mode='server' address='{HERE}' port='7998'"), "QEMU (cannot listen there|refuses netdev_add)"),
+    (backend("stream", "mode='server' path='/nonexistent/socket'"), "QEMU (cannot listen there|refuses netdev_add)"),
 ]
 
 
