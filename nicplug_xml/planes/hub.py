@@ -107,7 +107,8 @@ def attach(
         )
     old = _generation(nic.key, present)
     new = 0 if old else 1
-    steps = netdevs.make(netdevs.Opening(netdevs.backend(nic.key, new), nic.mac), endpoint, present)
+    opening = netdevs.Opening(netdevs.backend(nic.key, new), nic.mac)
+    steps = [*netdevs.make(opening, endpoint, present), *netdevs.await_listening(opening, endpoint)]
     hubid = _hubid(held.domain, nic.key)
     sink = _sink(nic.key, hubid, present)
     # With it in the hub a backend that is slow would not hold back the guest.

@@ -109,6 +109,13 @@ def make(opening: Opening, endpoint: Endpoint, present: Collection[str]) -> list
     return steps
 
 
+def await_listening(opening: Opening, endpoint: Endpoint) -> list[Step]:
+    """Plan to see that a netdev listens, if it is to; a QEMU with our patches does so at once."""
+    arguments = endpoint.arguments if isinstance(endpoint, Netdev) else {}
+    listens = arguments.get("type") == "stream" and arguments.get("server")
+    return [AwaitListening(opening.id)] if listens else []
+
+
 def make_again(opening: Opening, held: Held, endpoint: Endpoint) -> list[Step]:
     """Plan to make the present backend anew, where it has to go before the endpoint is made.
 
@@ -193,9 +200,7 @@ def _use_descriptor(opening: Opening, endpoint: Endpoint) -> list[Step]:
 def _netdev(opening: Opening, endpoint: Endpoint) -> list[Step]:
     assert isinstance(endpoint, Netdev)
     look = [] if endpoint.always else [RequireNetdev(str(endpoint.arguments["type"]))]
-    arguments = {**endpoint.arguments, "id": opening.id}
-    listens = arguments["type"] == "stream" and arguments.get("server")
-    return [*look, add(arguments), *([AwaitListening(opening.id)] if listens else [])]
+    return [*look, add({**endpoint.arguments, "id": opening.id})]
 
 
 #: How each kind of endpoint becomes a netdev.

@@ -402,6 +402,7 @@ def test_a_nic_that_was_taken_out_and_put_back_is_not_on_its_hub(
             attach_backend(guest.dom, mac, document)
     else:
         attach_backend(guest.dom, mac, document)
+        wait_until(lambda: mac in guest.interfaces())
         guest.wait_carrier(mac, up=True)
 
 
@@ -474,8 +475,14 @@ REFUSALS = [
     (backend("direct", "dev='lo' mode='sideways'"), "mode='sideways' is not allowed"),
     (backend("client", f"address='{HERE}' port='7999'"), "Connection refused"),
     (backend("server", f"address='{HERE}' port='7998'"), "Address already in use"),
-    (backend("stream", f"mode='server' address='{HERE}' port='7998'"), "QEMU (cannot listen there|refuses netdev_add)"),
-    (backend("stream", "mode='server' path='/nonexistent/socket'"), "QEMU (cannot listen there|refuses netdev_add)"),
+    (
+        backend("stream", f"mode='server' address='{HERE}' port='7998'"),
+        "QEMU (cannot listen there|refuses netdev_add)",
+    ),
+    (
+        backend("stream", "mode='server' path='/nonexistent/socket'"),
+        "QEMU (cannot listen there|refuses netdev_add)",
+    ),
 ]
 
 
