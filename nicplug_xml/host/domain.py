@@ -28,7 +28,7 @@ from nicplug_xml.host.monitor import LibvirtMonitor, network, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope, identified
-from nicplug_xml.planes import hub, swap, veth
+from nicplug_xml.planes import hub, swap, tap, veth
 from nicplug_xml.steps import Expected
 from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
 from nicplug_xml.view import View, view
@@ -282,7 +282,8 @@ class Domain(Descriptors, Kernel):
     def _restore_port(self, xml: str) -> None:
         """Put a NIC back into the bridge of the live XML: libvirt does not, when its filter fails."""
         nic = self._meant(xml)
-        bridge = _bridge(nic) if nic else ""
+        # A libvirt that has planes of its own undoes what it does; its XML has the bridge of a deferred NIC.
+        bridge = _bridge(nic) if nic and nic.plane == tap.NAME else ""
         if not (nic and bridge and is_host_device(nic.target, nic.mac)):
             return
         if sysfs.master(nic.target) != bridge and sysfs.exists(bridge):
