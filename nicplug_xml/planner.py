@@ -416,6 +416,9 @@ def _without_made_up(backend: Backend, scope: Scope) -> Backend:
     port = backend.child("virtualport")
     if port is None:
         return backend
+    rest = tuple(child.text for child in backend.element if child.name != "virtualport")
+    if scope is Scope.LIVE:
+        return replace(backend, children=rest)
     document = Document(port.text)
     parameters = document.root.find("parameters")
     if parameters is not None and parameters.attributes.keys() <= _MADE_UP:
@@ -423,9 +426,7 @@ def _without_made_up(backend: Backend, scope: Scope) -> Backend:
     elif parameters is not None:
         for name in _MADE_UP:
             document.set_attribute(parameters, name, None)
-    ports = (document.edited(),) if scope is Scope.CONFIG else ()
-    rest = (child.text for child in backend.element if child.name != "virtualport")
-    return replace(backend, children=(*rest, *ports))
+    return replace(backend, children=(*rest, document.edited()))
 
 
 def same_link(one: str | None, other: str | None) -> bool:
