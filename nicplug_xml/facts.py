@@ -20,6 +20,8 @@ class Facts(Frozen):
         libvirt's XML that tells.
     :param peers: the netdev that each of QEMU's NICs has now, by the NIC's id; None where QEMU was not asked.
     :param ended: ids of those netdevs whose socket was closed from the other end.
+    :param astray: host devices that are no ports of the bridge that libvirt's XML has them in, each with the
+        one that it is a port of instead, if any.
     """
 
     netdevs: Collection[str] | None = None
@@ -27,6 +29,7 @@ class Facts(Frozen):
     carriers: Mapping[str, bool] = MappingProxyType({})
     peers: Mapping[str, str] | None = None
     ended: Collection[str] = frozenset()
+    astray: Mapping[str, str] = MappingProxyType({})
 
 
 #: Of a domain that does not run, or when only the XML is to be looked at.

@@ -169,6 +169,12 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
                 " attach-backend plugs it in again",
                 stacklevel=2,
             )
+        if tap.has_fallen_off(nic, now.facts):
+            warnings.warn(
+                f"{nic.name} of '{domain.name}' is plugged into {backends.describe(nic.backend)}, and is no"
+                " port of its bridge any more; attach-backend plugs it in again",
+                stacklevel=2,
+            )
         joint = now.facts.joints.get(nic.target)
         if nic.shown and joint and not joint.gone:
             warnings.warn(

@@ -174,7 +174,9 @@ class Site(Frozen):
             if nic.plane is not None:
                 steps.append(self._record(nic.connection, state, nic.backend, nic.shown))
             if attached:
-                steps.append(self._check(Connection.ATTACHED, nic.backend, state == "up"))
+                # Where it has fallen off its bridge, that is not for the link to mend.
+                backend = None if tap.has_fallen_off(nic, self.view.facts) else nic.backend
+                steps.append(self._check(Connection.ATTACHED, backend, state == "up"))
         return self._plan(f"set the link of {self.name} {state}", steps)
 
     def _has_link(self, state: str | None) -> bool:
@@ -246,7 +248,8 @@ class Site(Frozen):
         """
         there = self.has(backend) or self._is_that_cable(backend)
         beside = self.nic.shown and self._held().joint
-        return there and not beside and not netdevs.has_ended(self.nic, self.view.facts)
+        lost = netdevs.has_ended(self.nic, self.view.facts) or tap.has_fallen_off(self.nic, self.view.facts)
+        return there and not beside and not lost
 
     def _is_that_cable(self, backend: Backend | None) -> bool:
         """Whether it is a cable to the NIC that this one is joined to, by another name of that."""
@@ -382,8 +385,9 @@ class Site(Frozen):
 
     def _wanted(self, given: Backend | None, whole: bool = False) -> Backend:
         present = self.backend
-        # What is given may be what a running guest has, where libvirt adds to it.
-        wanted = backends.intended(given) if given else present
+        # It may be what a running guest has, where libvirt adds to it.
+        backend = given or present
+        wanted = backends.intended(backend) if backend else None
         if wanted is None or wanted.type is None:
             raise SchemaError(
                 f"{self.name} has no intended backend",

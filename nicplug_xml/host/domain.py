@@ -142,7 +142,7 @@ class Domain(Descriptors, Kernel):
         :param root: its ``<domain>``.
         """
         entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
-        joints, carriers = {}, {}
+        joints, carriers, astray = {}, {}, {}
         # The kernel here knows nothing of another host's devices.
         here = entries and not self.remote_host
         for interface in interfaces_of(root) if here else ():
@@ -151,6 +151,9 @@ class Domain(Descriptors, Kernel):
             if entry is None or not (is_host_device(device, mac) or self._is_containers(device)):
                 continue
             joints[device] = joint_of(device)
+            bridge = _bridge(interface) if entry.plane == tap.NAME else ""
+            if bridge and (instead := sysfs.master(device)) != bridge:
+                astray[device] = instead
             if entry.plane == veth.NAME:
                 joints[device] = joints[device] or port_of(device)
                 carriers[entry.key] = sysfs.is_up(device)
@@ -166,12 +169,13 @@ class Domain(Descriptors, Kernel):
             code = said.get_error_code() if isinstance(said, libvirt.libvirtError) else None
             if code != libvirt.VIR_ERR_OPERATION_DENIED:
                 raise
-            return Facts(joints=joints, carriers=carriers)  # a read-only connection has no monitor
+            # A read-only connection has no monitor.
+            return Facts(joints=joints, carriers=carriers, astray=astray)
         carriers |= {key: nic.link for key, nic in found.items() if key in swapped}
         if present is None:
-            return Facts(None, joints, carriers)
+            return Facts(None, joints, carriers, astray=astray)
         peers = present.peers | {key: nic.netdev for key, nic in found.items()}
-        return Facts(present.ids, joints, carriers, peers, present.ended)
+        return Facts(present.ids, joints, carriers, peers, present.ended, astray)
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:
@@ -283,7 +287,7 @@ class Domain(Descriptors, Kernel):
         """Put a NIC back into the bridge of the live XML: libvirt does not, when its filter fails."""
         nic = self._meant(xml)
         # A libvirt that has planes of its own undoes what it does; its XML has the bridge of a deferred NIC.
-        bridge = _bridge(nic) if nic and nic.plane == tap.NAME else ""
+        bridge = _bridge(nic.element) if nic and nic.plane == tap.NAME else ""
         if not (nic and bridge and is_host_device(nic.target, nic.mac)):
             return
         if sysfs.master(nic.target) != bridge and sysfs.exists(bridge):
@@ -336,16 +340,15 @@ def _state(nic: Interface) -> str:
 def _check_live(nic: Interface, expected: Expected) -> None:
     if nic.carrier != expected.carrier:
         raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
-    told = nic.shown and nic.connection is Connection.ATTACHED
-    bridge = _bridge(nic) if told else ""
+    told = nic.shown and nic.connection is Connection.ATTACHED and expected.backend is not None
+    bridge = _bridge(nic.element) if told else ""
     # Of another host's or namespace's device libvirt's word has to do.
     if bridge and (master := sysfs.master(nic.target)) != bridge and is_host_device(nic.target, nic.mac):
         raise OperationError(f"{nic.target} is a port of '{master}' afterwards, not of {bridge}")
 
 
-def _bridge(nic: Interface) -> str:
+def _bridge(interface: Element) -> str:
     """Return the bridge that the live XML says the tap is a port of; Open vSwitch's ports have no master."""
-    root = nic.element
-    if root.get("virtualport", "type") == "openvswitch":
+    if interface.get("virtualport", "type") == "openvswitch":
         return ""
-    return root.get("source", "bridge") or ""
+    return interface.get("source", "bridge") or ""

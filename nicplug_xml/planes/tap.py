@@ -17,10 +17,10 @@ from nicplug_xml.endpoints import BridgePort, Endpoint, MacvtapOn, OvsPort
 from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import Backend, Connection, Scope
+from nicplug_xml.model import Backend, Connection, Interface, Scope
 from nicplug_xml.planes.held import Held
 from nicplug_xml.planes.joining import JOINED, fitting, join, part, require_here
-from nicplug_xml.steps import EnsureParking, RequireNetwork, Step, UpdateDevice
+from nicplug_xml.steps import EnsureParking, Part, RequireDevice, RequireNetwork, Step, UpdateDevice
 from nicplug_xml.stock import with_backend, with_link
 
 NAME = "tap"
@@ -119,6 +119,11 @@ def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bo
     return Connection.ATTACHED if joined else Connection.DEFERRED, False
 
 
+def has_fallen_off(nic: Interface, facts: Facts) -> bool:
+    """Whether a NIC's tap is no port of the bridge that libvirt has it in: that was made anew, say."""
+    return nic.shown and nic.connection is Connection.ATTACHED and nic.target in facts.astray
+
+
 def attach(
     held: Held, backend: Backend, endpoint: Endpoint, link: str | None
 ) -> tuple[list[Step], list[Step]]:
@@ -132,6 +137,12 @@ def attach(
         xml = with_backend(nic.xml, backend, link, KEPT)
         update = UpdateDevice("change its bridge and link", xml, nic.xml, held.scope)
         steps = fitting(held, endpoint, update)
+        bridge = endpoint.bridge if isinstance(endpoint, BridgePort) else ""
+        if has_fallen_off(nic, held.facts) and bridge == nic.element.get("source", "bridge"):
+            # libvirt does nothing about a bridge that it takes the tap to be in: out of that first.
+            steps[:0] = [RequireDevice(bridge, 0), *_park(held, nic.link)]
+        else:
+            steps[:0] = _out(held)
         if held.scope is Scope.LIVE and backend.type == "network":
             steps.insert(0, RequireNetwork(backend.source.get("network", "")))
         parting, dispose = part(held)
@@ -175,7 +186,13 @@ def _park(held: Held, link: str | None) -> list[Step]:
         "bridge": f"netlink  RTM_NEWLINK bridge {PARKING_BRIDGE}, unless it is there",
     }
     xml = with_backend(nic.xml, PARKING[parking], link, KEPT)
-    return [EnsureParking(make[parking]), UpdateDevice("park it", xml, nic.xml, held.scope)]
+    return [EnsureParking(make[parking]), *_out(held), UpdateDevice("park it", xml, nic.xml, held.scope)]
+
+
+def _out(held: Held) -> list[Step]:
+    """Plan to have the tap out of the bridge that somebody has put it in: libvirt knows of another one."""
+    instead = held.facts.astray.get(held.nic.target)
+    return [Part(held.nic.target, Joint("bridge", instead))] if instead else []
 
 
 def _has_bandwidth(backend: Backend, endpoint: Endpoint | None = None) -> bool:

@@ -96,6 +96,24 @@ def test_a_bridge_of_the_host(
         assert place(attach_backend(guest.dom, mac)) == ATTACHED
 
 
+def test_a_network_that_was_restarted(
+    libvirt_connection: libvirt.virConnect, deferred_guest: NewGuest, new_mac: NewMac
+) -> None:
+    mac, own = new_mac(), "<bridge name='nplab' stp='off' delay='0'/>"
+    with active(libvirt_connection, own):
+        dom = deferred_guest(mac, timeout=None).dom
+        tap = attach_backend(dom, mac, network.backend("lab")).target
+    with active(libvirt_connection, own) as net:
+        assert master(tap) is None
+        with pytest.warns(UserWarning, match="plugged into network lab, and is no port"):
+            interfaces(dom)
+        assert place(attach_backend(dom, mac)) == ATTACHED
+        assert master(tap) == "nplab"
+        assert len(net.listAllPorts()) == 1
+        assert not attach_backend(dom, mac).changed
+        detach_backend(dom, mac)
+
+
 def test_what_a_network_gives_stays_with_it(
     libvirt_connection: libvirt.virConnect,
     deferred_guest: NewGuest,

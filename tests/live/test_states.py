@@ -12,11 +12,20 @@ import libvirt
 import pytest
 from lxml import etree
 
-from nicplug_xml import Connection, attach_backend, create, define, detach_backend, interfaces, xml_desc
+from nicplug_xml import (
+    Connection,
+    attach_backend,
+    create,
+    define,
+    detach_backend,
+    interfaces,
+    set_link,
+    xml_desc,
+)
 from nicplug_xml.backends import bridge
 from nicplug_xml.errors import NicplugError
 from nicplug_xml.host.locking import locked
-from tests.live.conftest import interface_xml, run, target
+from tests.live.conftest import interface_xml, master, run, target
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -263,11 +272,38 @@ def test_what_virsh_did_behind_our_back_is_shown(
     assert detached.backend.source == {"bridge": green.name}
 
 
+def test_a_bridge_that_is_made_anew_and_a_tap_that_is_put_elsewhere(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge(), libvirt_bridge()
+    dom = deferred_guest(mac, timeout=None).dom
+    tap, backend = attach_backend(dom, mac, bridge.backend(blue.name)).target, bridge.backend(blue.name)
+    run("ip", "link", "delete", blue.name)
+    with pytest.raises(NicplugError, match="attached to bridge"):
+        attach_backend(dom, mac)
+    run("ip", "link", "add", blue.name, "type", "bridge")
+    for master_of in (None, green.name):
+        if master_of:
+            run("ip", "link", "set", tap, "master", master_of)
+        with pytest.warns(UserWarning, match=f"plugged into bridge {blue}, and is no port"):
+            interfaces(dom)
+        # That is for attach-backend to mend.
+        assert set_link(dom, mac, up=False).carrier is False
+        assert set_link(dom, mac, up=True).carrier is True
+        assert master(tap) == master_of
+        assert attach_backend(dom, mac, backend).changed
+        assert master(tap) == blue.name
+        assert not attach_backend(dom, mac).changed
+    run("ip", "link", "set", tap, "master", green.name)
+    assert attach_backend(dom, mac, bridge.backend(green.name)).changed
+    run("ip", "link", "set", tap, "master", blue.name)
+    detach_backend(dom, mac)
+    assert master(tap) in ("nicplug-park", "nicplug-parknet")
+
+
 def test_entries_of_interfaces_that_are_gone_are_told_and_dropped(
     deferred_guest: NewGuest, new_mac: NewMac
 ) -> None:
-    from nicplug_xml import set_link
-
     mac = new_mac()
     guest = deferred_guest(mac, timeout=None)
     stale = "<interfaces><interface mac='52:54:00:99:99:99' plane='tap'/>" + (
