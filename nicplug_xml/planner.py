@@ -233,13 +233,14 @@ class Site(Frozen):
     def has(self, backend: Backend | None) -> bool:
         """Whether that is its backend, attached or intended, and nothing of it is missing in `backend`.
 
-        What libvirt adds to the source and the virtual port of a running guest need not be named.
+        What libvirt adds to the source and the virtual port of a running guest need not be named, nor what
+        its network gives it.
         """
-        present = self.backend
-        if backend is None or present is None:
+        present, shown = self.backend, self.nic.backend
+        if backend is None or present is None or shown is None:
             return backend is present
         named = _without_made_up(backends.intended(present), self.scope)
-        return backend.is_within(present) and named.is_within(backend)
+        return backend.is_within(shown) and named.is_within(backend)
 
     def is_at(self, backend: Backend | None) -> bool:
         """Whether it has that backend, which is still there, and is joined to nothing else beside it.

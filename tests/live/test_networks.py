@@ -50,6 +50,12 @@ def place(status: InterfaceStatus) -> tuple[Connection, str | None, dict[str, st
     return status.connection, status.backend.type, source
 
 
+def shown_interface(dom: libvirt.virDomain) -> str:
+    """Return the first ``<interface>`` of the extended XML."""
+    shown = xml_desc(dom)
+    return shown[shown.index("<interface ") : shown.index("</interface>")] + "</interface>"
+
+
 ATTACHED = (Connection.ATTACHED, "network", {"network": "lab"})
 UNPLUGGED = (Connection.DEFERRED, "network", {"network": "lab"})
 
@@ -80,12 +86,9 @@ def test_a_bridge_of_the_host(
             # libvirt still has it as a NIC of the network's, which knows of it.
             assert "network='lab'" in interface_xml(guest.dom)
             assert len(net.listAllPorts()) == 1
-        shown = xml_desc(guest.dom)
+        shown = shown_interface(guest.dom)
         assert "type='network' connection='attached'" in shown.replace('"', "'")
-        (nic,) = [
-            part + "</interface>" for part in shown.split("    <interface ")[1].split("</interface>")[:1]
-        ]
-        assert not update_device(guest.dom, f"<interface {nic}").changed
+        assert not update_device(guest.dom, shown).changed
         attach_backend(guest.dom, mac, bridge.backend(green.name))
         assert net.listAllPorts() == []
         assert guest.ping("198.51.100.1", count=5)
@@ -127,6 +130,8 @@ def test_what_a_network_gives_stays_with_it(
         attach_backend(guest.dom, mac, network.backend("lab"))
         assert is_isolated(tap := target(guest.dom, mac))
         assert not attach_backend(guest.dom, mac, network.backend("lab")).changed
+        assert "<port isolated='yes'/>" in (shown := shown_interface(guest.dom))
+        assert not update_device(guest.dom, shown).changed
         attach_backend(guest.dom, mac, bridge.backend(green.name))
         assert master(tap) == green.name
         assert not is_isolated(tap)
