@@ -276,6 +276,13 @@ class Site(Frozen):
                 f"plane '{plane.NAME}' cannot plug {self.name} into type='{backend.type}'",
                 hint=f"it can: {', '.join(sorted(plane.KINDS))}",
             )
+        if any(
+            (backend.type, backend.source) == (place.type, place.source) for place in tap.PARKING.values()
+        ):
+            raise UnsupportedError(
+                f"{backends.describe(backend)} is where NICs are that are not plugged in, and no backend",
+                hint="'nicplug dumpxml' shows what virsh does not: the intended backend",
+            )
         for name in sorted(plane.refused(backend, endpoint)):
             if backend.child(name) is not None:
                 raise UnsupportedError(

@@ -20,6 +20,7 @@ from nicplug_xml import (
     update_device,
     xml_desc,
 )
+from nicplug_xml.backends import bridge
 from nicplug_xml.cli.main import main
 from tests.live.conftest import everything, interface_xml, master, run
 from tests.live.test_plugging import PARKING, identity
@@ -218,6 +219,20 @@ def test_refusals_change_nothing(
         assert "\n" not in str(caught.value)
         assert everything(guest.dom) == before
     assert guest.ping("192.0.2.1", count=5)
+
+
+def test_the_parking_place_is_no_backend(
+    new_guest: Callable[..., Guest], libvirt_bridge: BridgeFactory, nic_xml: NicXml, new_mac: NewMac
+) -> None:
+    """libvirt's own XML has a NIC there that is not plugged in; its intended backend is not to get lost."""
+    mac, blue = new_mac(), libvirt_bridge()
+    dom = new_guest(mac, "tap").dom
+    update_device(dom, nic_xml(mac, f"<source bridge='{blue}'/>", "type='bridge' connection='deferred'"))
+    before = everything(dom)
+    with pytest.raises(UnsupportedError, match=r"nicplug-park(ing)? is where NICs are .*nicplug dumpxml"):
+        update_device(dom, interface_xml(dom))
+    assert everything(dom) == before
+    assert attach_backend(dom, mac).backend == bridge.backend(blue.name)
 
 
 def test_a_stock_nic_is_left_to_libvirt(
