@@ -43,6 +43,9 @@ class Descriptors:
         self.require_passing()
         from nicplug_xml.host.tap import open_macvtap
 
+        # QEMU may have one yet of an operation that was cut short, and the kernel no second one of that MAC.
+        for name in names:
+            self.take_back_descriptor(name)
         self._open.update(zip(names, open_macvtap(device, mode, mac, len(names)), strict=True))
 
     def start_passt(self, name: str, options: Sequence[str]) -> None:

@@ -31,7 +31,9 @@ from nicplug_xml import (
     plan_attach,
 )
 from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.host.domain import Domain
 from nicplug_xml.operations import carry_out_plan
+from nicplug_xml.steps import SendDescriptor
 from tests.live import far_end
 from tests.live.conftest import emulator, everything, interface_xml, mtu, run
 from tests.live.test_plugging import identity
@@ -654,6 +656,23 @@ def test_a_macvtap_comes_back_when_its_successor_fails(
         assert guest.carrier(mac)
         assert reaches(guest, "198.51.100.1")
         detach_backend(guest.dom, mac)
+
+
+def test_a_macvtap_that_was_left_with_qemu_is_in_nobodys_way(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, green = new_mac(), libvirt_bridge()
+    dom = hub_guest(mac).dom
+    with veth("nplow", green.name) as lower:
+        wanted = backend("direct", f"dev='{lower}' mode='bridge'")
+        # An operation is killed, or libvirtd is, when QEMU has the descriptor and no netdev yet.
+        with closing(Domain(dom)) as host:
+            for step in plan_attach(dom, mac, wanted).steps:
+                step.apply(host)
+                if isinstance(step, SendDescriptor):
+                    break
+        assert attach_backend(dom, mac, wanted).connection is Connection.ATTACHED
+        detach_backend(dom, mac)
 
 
 def test_what_a_guest_sends_while_it_is_moved_blocks_nothing(
