@@ -169,7 +169,10 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
 def carrier(held: Held, state: str) -> list[Step]:
     """Plan to set the link that the guest sees."""
     nic = held.nic
-    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)]
+    update = UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)
+    # libvirt changes nothing of a NIC whose network is not active.
+    parked = held.scope is Scope.LIVE and _is_parked(nic.element)
+    return [_ensure_parking(held), update] if parked else [update]
 
 
 def _park(held: Held, link: str | None) -> list[Step]:
@@ -180,13 +183,16 @@ def _park(held: Held, link: str | None) -> list[Step]:
         if (link or "up") == (element.get("link", "state") or "up"):
             return []
         return carrier(held, link or "up")
-    parking = held.parking()
+    xml = with_backend(nic.xml, PARKING[held.parking()], link, KEPT)
+    return [_ensure_parking(held), *_out(held), UpdateDevice("park it", xml, nic.xml, held.scope)]
+
+
+def _ensure_parking(held: Held) -> EnsureParking:
     make = {
         "network": f"libvirt  virNetworkDefineXML, virNetworkCreate {PARKING_NETWORK}, unless it is active",
         "bridge": f"netlink  RTM_NEWLINK bridge {PARKING_BRIDGE}, unless it is there",
     }
-    xml = with_backend(nic.xml, PARKING[parking], link, KEPT)
-    return [EnsureParking(make[parking]), *_out(held), UpdateDevice("park it", xml, nic.xml, held.scope)]
+    return EnsureParking(make[held.parking()])
 
 
 def _out(held: Held) -> list[Step]:

@@ -22,7 +22,7 @@ from nicplug_xml import (
     set_link,
     xml_desc,
 )
-from nicplug_xml.backends import bridge
+from nicplug_xml.backends import bridge, direct
 from nicplug_xml.errors import NicplugError
 from nicplug_xml.host.locking import locked
 from tests.live.conftest import interface_xml, master, run, target
@@ -148,6 +148,26 @@ def test_the_parking_network_comes_back(
     detach_backend(guest.dom, mac)
     assert connection_of(guest.dom) is Connection.DEFERRED
     assert libvirt_connection.networkLookupByName("nicplug-parking").isActive()
+
+
+@daemon_only
+def test_a_parking_network_that_is_not_active_keeps_no_nic_plugged_in(
+    libvirt_connection: libvirt.virConnect,
+    deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    """libvirt has a tap there that the kernel joins to something, and changes no link of it then."""
+    mac, blue = new_mac(), libvirt_bridge()
+    dom = deferred_guest(mac, timeout=None).dom
+    parking = libvirt_connection.networkLookupByName("nicplug-parking")
+    parking.destroy()
+    attach_backend(dom, mac, direct.backend(blue.name))
+    parking.destroy()
+    assert set_link(dom, mac, up=False).carrier is False
+    assert set_link(dom, mac, up=True).carrier is True
+    parking.destroy()
+    assert detach_backend(dom, mac).carrier is False
 
 
 def test_transient_domain(deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac) -> None:
