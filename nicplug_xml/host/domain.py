@@ -28,7 +28,7 @@ from nicplug_xml.host.monitor import LibvirtMonitor, network, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface, Scope, identified
-from nicplug_xml.planes import hub, swap, tap, veth
+from nicplug_xml.planes import hub, native, swap, tap, veth
 from nicplug_xml.steps import Expected
 from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
 from nicplug_xml.view import View, view
@@ -144,16 +144,18 @@ class Domain(Descriptors, Kernel):
         entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
         joints, carriers, astray = {}, {}, {}
         # The kernel here knows nothing of another host's devices.
-        here = entries and not self.remote_host
-        for interface in interfaces_of(root) if here else ():
+        for interface in () if self.remote_host else interfaces_of(root):
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
             mac = (interface.get("mac", "address") or "").lower()
-            if entry is None or not (is_host_device(device, mac) or self._is_containers(device)):
+            plane = entry.plane if entry else native.NAME if "connection" in interface.attributes else ""
+            if not plane or not (is_host_device(device, mac) or self._is_containers(device)):
                 continue
-            joints[device] = joint_of(device)
-            bridge = _bridge(interface) if entry.plane == tap.NAME else ""
+            bridge = _bridge(interface) if plane in (tap.NAME, native.NAME) else ""
             if bridge and (instead := sysfs.master(device)) != bridge:
                 astray[device] = instead
+            if entry is None:
+                continue
+            joints[device] = joint_of(device)
             if entry.plane == veth.NAME:
                 joints[device] = joints[device] or port_of(device)
                 carriers[entry.key] = sysfs.is_up(device)

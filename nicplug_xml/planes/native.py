@@ -53,9 +53,13 @@ def look(interface: Element, _entry: Entry, _facts: Facts) -> tuple[Connection, 
 
 
 def attach(
-    _held: Held, _backend: Backend, _endpoint: Endpoint, _link: str | None
+    held: Held, _backend: Backend, _endpoint: Endpoint, link: str | None
 ) -> tuple[list[Step], list[Step]]:
-    """Plan nothing: what libvirt is told of it is in `update`."""
+    """Plan next to nothing: what libvirt is told of it is in `update`."""
+    nic = held.nic
+    if tap.has_fallen_off(nic, held.facts):
+        # libvirt does nothing about a bridge that it takes the tap to be in: out of that first.
+        return [update(nic, Connection.DEFERRED, nic.backend, link, held.scope)], []
     return [], []
 
 

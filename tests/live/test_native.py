@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
-from nicplug_xml import attach_backend, define, detach_backend, interfaces, watch
+from nicplug_xml import attach_backend, define, detach_backend, interfaces, set_link, watch
 from nicplug_xml.backends import bridge, direct
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host.connection import ensure_parking, offered_planes
@@ -662,6 +662,18 @@ def test_watch_tells_of_it_and_not_who_it_was(stock_virsh: Virsh, networks: None
     virsh.update(DEFERRED)
     unplugged = next(changes)
     assert (unplugged.kind, unplugged.by) == ("unplugged", None)
+
+
+def test_nicplug_plugs_in_again_what_has_fallen_off_its_bridge(stock_virsh: Virsh, networks: None) -> None:
+    dom = stock_virsh.start(ON_BLUE).dom
+    tap = target(dom, MAC)
+    run("ip", "link", "set", tap, "nomaster")
+    with pytest.warns(UserWarning, match="plugged into bridge npblue, and is no port"):
+        interfaces(dom)
+    assert set_link(dom, MAC, up=False).carrier is False
+    assert attach_backend(dom, MAC, link="up").carrier is True
+    assert master(tap) == "npblue"
+    assert not attach_backend(dom, MAC).changed
 
 
 def test_nicplug_plugs_in_what_libvirt_holds_by_a_hub(stock_virsh: Virsh, networks: None) -> None:
