@@ -72,10 +72,14 @@ class Kernel:
 
         :param mtu: its MTU; 0 for that of the device below.
         :raises NotFoundError: there is no device of that name to be below.
+        :raises UnsupportedError: another NIC is joined to that, and gets all of its frames.
         :raises OperationError: the kernel refuses.
         """
         self.require_device(lower, mtu)
         below = index_of(lower)
+        holder, _ = self._holder(below)
+        if holder and not joints.is_helper(name, holder):
+            raise _held(lower, holder)
         if sysfs.exists(name):
             # Names are given in turn: this one was left by somebody who was killed in between.
             self._netlink.delete(index_of(name))
@@ -197,12 +201,13 @@ class Kernel:
         if joint.is_ours:
             self._netlink.delete(index)
             return
-        if holder := self._holder(index):
-            self._hand_over(holder, joint.changes)
+        holder, its = self._holder(index)
+        if its is not None:
+            self._hand_over(holder, its, joint.changes)
             return
         self._netlink.stop_redirect(index)
         # What is on it by now, a macvlan of the NIC's next place say, needs it up.
-        kept = {"down"} if sysfs.is_lower(name_of(index)) else set()
+        kept = {"down"} if sysfs.uppers(name_of(index)) else set()
         if change := sum(_CHANGES[word] for word in joint.changes - kept):
             self._netlink.set_flags(index, 0, change)
 
@@ -241,13 +246,16 @@ class Kernel:
         self._leave(alias, joint)
 
     def _require_free(self, joint: Joint, device: str) -> None:
-        """Check that no NIC but that of `device` is joined to a joint's device."""
-        holder = self._holder(joint.ifindex)
-        if holder not in ("", device):
-            raise UnsupportedError(
-                f"device '{joint.device}' is joined to {holder}, the device of another NIC",
-                hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
-            )
+        """Check that a joint's device is no NIC's, and that no NIC but that of `device` is joined to it."""
+        if joint.device == device:
+            raise UnsupportedError(f"device '{device}' is the NIC's own", hint="name another one")
+        holder, its = self._holder(joint.ifindex)
+        if its is not None and (holder, its.kind) != (device, "device"):
+            raise _held(joint.device, holder)
+        for upper in sysfs.uppers(joint.device):
+            above, _ = self._holder(sysfs.index(upper))
+            if above not in ("", device):
+                raise _held(joint.device, above)
         if not holder and (bridge := sysfs.master(joint.device)):
             raise UnsupportedError(
                 f"device '{joint.device}' is a port of {bridge}, which would get none of its frames",
@@ -272,19 +280,18 @@ class Kernel:
             return True
         return False
 
-    def _holder(self, index: int) -> str:
-        """Return the host device of the NIC that a device is joined to, as both say; or an empty string.
+    def _holder(self, index: int) -> tuple[str, Joint | None]:
+        """Return the host device of the NIC that a device is joined to, and how, as both say; or nothing.
 
         The device itself tells whom to ask: to ask all that there are would take longer the more there are.
         """
         name = name_of(self._netlink.redirected(index))
         joint = joints.parse(sysfs.alias(name)) if name else None
-        return name if joint is not None and (joint.kind, joint.ifindex) == ("device", index) else ""
+        return (name, joint) if joint is not None and joint.ifindex == index else ("", None)
 
-    def _hand_over(self, holder: str, changes: Collection[str]) -> None:
+    def _hand_over(self, holder: str, joint: Joint, changes: Collection[str]) -> None:
         """Note how the device which a NIC is joined to was changed for another one, for who parts it."""
-        joint = joints.parse(sysfs.alias(holder))
-        if joint is not None and changes:
+        if joint.kind == "device" and changes:
             self._netlink.set_alias(index_of(holder), str(joint.with_changes(changes)))
 
     def _leave(self, alias: str, joint: Joint) -> None:
@@ -309,6 +316,13 @@ class Kernel:
 
             self._session = Rtnetlink()
         return self._session
+
+
+def _held(device: str, holder: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"device '{device}' is joined to {holder}, the device of another NIC",
+        hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
+    )
 
 
 def joint_of(device: str) -> Joint | None:

@@ -44,12 +44,13 @@ def master(device: str) -> str:
         return ""
 
 
-def is_lower(device: str) -> bool:
-    """Whether other devices are on `device`: macvlans or VLANs, or a bridge or bond that it is a port of."""
+def uppers(device: str) -> list[str]:
+    """Return what devices are on `device`: macvlans or VLANs, or a bridge or bond that it is a port of."""
     try:
-        return any(entry.startswith("upper_") for entry in os.listdir(f"{_NET}/{device}"))
+        entries = os.listdir(f"{_NET}/{device}")
     except OSError:
-        return False
+        return []
+    return [entry.removeprefix("upper_") for entry in entries if entry.startswith("upper_")]
 
 
 def is_isolated(device: str) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from nicplug_xml import (
     Connection,
+    NicplugError,
     OperationError,
     UnsupportedError,
     attach_backend,
@@ -437,6 +438,41 @@ class _Failing:
 
     def undo(self, _host: object) -> None:
         pass
+
+
+@pytest.mark.parametrize("first", ["direct", "netdev", "cable", "none"])
+def test_a_device_that_is_a_nics_is_refused(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac, first: str
+) -> None:
+    """Frames that come in are one NIC's: the other one would get none, or would take them away."""
+    mac, far, other = new_mac(), new_mac(), new_mac()
+    one, two = deferred_container(mac, far), deferred_container(other)
+    device, cabled = target(one.dom, mac), target(one.dom, far)
+    # Out of the parking place, it is no port of a bridge, which would be refused for that.
+    attach_backend(one.dom, mac, bridge.backend(libvirt_bridge().name))
+    detach_backend(one.dom, mac)
+    plugged = {
+        "direct": direct.backend(lower),
+        "netdev": netdev.backend(lower),
+        "cable": cable.backend(one.name, far),
+    }
+    joined, wire, helper = "is joined to {}, ".format, netdev.backend(lower), netdev.backend(f"{device}.np0")
+    refused = {
+        "direct": ((two, wire, joined(device)), (two, helper, joined(device)), (one, helper, joined(device))),
+        "netdev": ((two, wire, joined(device)), (two, direct.backend(lower), joined(device))),
+        "cable": ((two, netdev.backend(device), joined(cabled)),),
+        "none": ((one, netdev.backend(device), "is the NIC's own"),),
+    }
+    if first in plugged:
+        attach_backend(one.dom, mac, plugged[first])
+    for container, backend, why in refused[first]:
+        before = everything(container.dom)
+        with pytest.raises(NicplugError, match=why):
+            attach_backend(container.dom, mac if container is one else other, backend)
+        assert everything(container.dom) == before
+    # The NIC itself goes from the one to the other.
+    for backend in (direct.backend(lower), netdev.backend(lower), direct.backend(lower)):
+        assert attach_backend(one.dom, mac, backend).carrier
 
 
 def test_a_container_that_ends_leaves_nothing(

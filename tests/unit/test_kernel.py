@@ -86,7 +86,7 @@ def devices(present: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> Devices
     monkeypatch.setattr(sysfs, "alias", lambda device: found.aliases.get(present[device], ""))
     monkeypatch.setattr(sysfs, "exists", present.__contains__)
     monkeypatch.setattr(sysfs, "index", lambda device: present.get(device, 0))
-    monkeypatch.setattr(sysfs, "is_lower", lambda _: False)
+    monkeypatch.setattr(sysfs, "uppers", lambda _: [])
     monkeypatch.setattr(sysfs, "master", {"eth3": "br0"}.get)
     monkeypatch.setattr(kernel, "index_of", present.__getitem__)
     monkeypatch.setattr(socket, "if_indextoname", name_of)
