@@ -86,10 +86,11 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
     dom = _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
     try:
         now = Domain(dom).read(Scope.LIVE)
-        entries = {entry.key: entry for entry in now.entries}
-        for nic in now.interfaces:
-            entry, name = entries.get(nic.key), nic.target or nic.alias or nic.mac
-            if entry is not None and entry.attached:
+        attached = {entry.key for entry in now.entries if entry.attached}
+        # Those to unplug come first: a cable of one that is plugged in may lead to them.
+        for nic in sorted(now.interfaces, key=lambda nic: nic.key in attached):
+            name = nic.target or nic.alias or nic.mac
+            if nic.key in attached:
                 attach_backend(dom, name)
             elif nic.plane == veth.NAME:
                 # libvirt gives every container a carrier at first.

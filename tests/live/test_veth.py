@@ -310,6 +310,17 @@ def test_a_cable_between_a_guest_and_a_container(
     guest.wait_carrier(here, up=False, timeout=30)
 
 
+def test_create_plugs_in_a_cable_from_one_nic_to_the_next(
+    libvirt_container: GuestFactory, new_mac: NewMac
+) -> None:
+    here, there = new_mac(), new_mac()
+    source = f"<source domain='nploop' interface='{there}'/>"
+    nics = nic(here, "type='cable' connection='attached'", source) + nic(there)
+    container = libvirt_container(nics, define=create, name="nploop")
+    for status in interfaces(container.dom):
+        assert (status.connection, status.carrier) == (Connection.ATTACHED, True)
+
+
 @on_daemon
 def test_a_cable_finds_the_one_that_runs_of_two_domains_of_a_name(
     libvirt_guest: GuestFactory,
