@@ -328,19 +328,19 @@ def _held(device: str, holder: str) -> UnsupportedError:
 def joint_of(device: str) -> Joint | None:
     """Return what a host device is joined to, or None: what its alias says.
 
-    Where that cannot be, the redirect itself is asked: somebody may have renamed the other device, or have
-    given this one another alias.
+    The redirect itself is asked as well: somebody may have renamed the other device, or taken it to another
+    network namespace, may have given this one another alias, or have ended the redirect.
     """
     alias = sysfs.alias(device)
     joint = joints.parse(alias)
     if joint is None and (not alias or joints.parse_port(alias)):
         return None
-    if joint is not None and sysfs.index(joint.device) == joint.ifindex:
-        return joint
     from nicplug_xml.host.rtnetlink import Rtnetlink
 
     with closing(Rtnetlink()) as netlink:
-        index = netlink.redirected(index_of(device)) if sysfs.exists(device) else 0
+        index = netlink.redirected(nic) if (nic := sysfs.index(device)) else 0
+    if joint is not None and index and sysfs.index(joint.device) == joint.ifindex:
+        return joint  # of two redirects in turn, the alias tells of the later one
     name = name_of(index)
     if joint is None:
         return Joint(_kind_of(name, device), name, ifindex=index) if name else None

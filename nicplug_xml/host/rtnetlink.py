@@ -161,7 +161,7 @@ class Rtnetlink:
         try:
             found = self._ask(_GETTFILTER, 0, _filter(index, _HANDLE))
         except RefusedError as error:
-            if error.code not in (errno.ENOENT, errno.EINVAL):
+            if error.code not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
                 raise
             return 0
         data = b"".join(message[_TC_HEADER.size :] for message in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -484,6 +485,34 @@ def test_a_device_that_is_a_nics_is_refused(
     # The NIC itself goes from the one to the other.
     for backend in (direct.backend(lower), netdev.backend(lower), direct.backend(lower)):
         assert attach_backend(one.dom, mac, backend).carrier
+
+
+@pytest.mark.parametrize("plugged", ["direct", "netdev"])
+def test_a_redirect_that_somebody_has_ended_is_seen(
+    deferred_container: NewContainer, lower: str, new_mac: NewMac, plugged: str
+) -> None:
+    mac = new_mac()
+    run("ip", "address", "add", "198.51.100.1/24", "dev", f"{lower}1")
+    container = deferred_container(mac)
+    container.set_address(mac, "198.51.100.2/24")
+    backend = BACKENDS[plugged]("", lower)
+    device = attach_backend(container.dom, mac, backend).target
+    if plugged == "netdev":
+        # There and back, it has the same index, and lost what was to become of its frames.
+        away = new_network()
+        run("ip", "link", "set", lower, "netns", f"/proc/{os.getpid()}/fd/{away}")
+        run_in_network(away, ["ip", "link", "set", lower, "netns", str(os.getpid())])
+        os.close(away)
+    else:
+        run("tc", "qdisc", "delete", "dev", device, "clsact")
+    with pytest.warns(UserWarning, match="sees a carrier on .*, and nothing is plugged in"):
+        (status,) = interfaces(container.dom)
+    assert status.connection is Connection.DEFERRED
+    assert attach_backend(container.dom, mac, backend).changed
+    assert container.ping("198.51.100.1", count=5)
+    detach_backend(container.dom, mac)
+    assert "clsact" not in run("tc", "qdisc")
+    assert not {f"{device}.np0", f"{device}.np1"} & set(devices())
 
 
 def test_a_container_that_ends_leaves_nothing(

@@ -244,6 +244,20 @@ def test_a_device_that_was_renamed_is_parted(host: Kernel, devices: Devices, pre
     assert devices.state() == ({31: PROMISC}, {}, {})
 
 
+def test_a_redirect_that_somebody_has_ended_joins_nothing(host: Kernel, devices: Devices) -> None:
+    started = devices.state()
+    host.join("vnet1", ETH1)
+    joined = devices.state()
+    devices.stop_redirect(INDEXES["vnet1"])
+    joint = kernel.joint_of("vnet1")
+    assert joint is not None
+    assert joint.gone
+    host.join("vnet1", ETH1)
+    assert devices.state() == joined
+    host.part("vnet1", joint)
+    assert devices.state() == started
+
+
 def test_a_joint_whose_alias_somebody_has_written_over_is_found(
     host: Kernel, devices: Devices, present: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,10 +100,10 @@ def test_where_a_redirect_leads() -> None:
     assert [asked[name] for name in ("index", "handle", "parent", "info")] == [
         decoded(tcmsg, made)[name] for name in ("index", "handle", "parent", "info")
     ]
-    # A filter of somebody else's, no filter, no place for one.
+    # A filter of somebody else's, no filter, no place for one, no device.
     assert Answering(made[:20]).redirected(7) == 0
-    assert Answering(code=errno.ENOENT).redirected(7) == 0
-    assert Answering(code=errno.EINVAL).redirected(7) == 0
+    for code in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+        assert Answering(code=code).redirected(7) == 0
     with pytest.raises(RefusedError, match="takes root"):
         Answering(code=errno.EPERM).redirected(7)
 
