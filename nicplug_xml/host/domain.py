@@ -105,6 +105,11 @@ class Domain(Descriptors, Kernel):
                 hint="run nicplug there",
             )
 
+    def open_macvtap(self, names: Sequence[str], device: str, mode: str, mac: str) -> None:
+        self.require_passing()
+        self.require_frames(device)
+        super().open_macvtap(names, device, mode, mac)
+
     def require_here(self, device: str, mac: str) -> None:
         if self.remote_host:
             raise UnsupportedError(

@@ -77,9 +77,7 @@ class Kernel:
         """
         self.require_device(lower, mtu)
         below = index_of(lower)
-        holder, _ = self._holder(below)
-        if holder and not joints.is_helper(name, holder):
-            raise _held(lower, holder)
+        self.require_frames(lower, name)
         if sysfs.exists(name):
             # Names are given in turn: this one was left by somebody who was killed in between.
             self._netlink.delete(index_of(name))
@@ -89,6 +87,16 @@ class Kernel:
         except OperationError:
             self._netlink.delete(index_of(name))
             raise
+
+    def require_frames(self, device: str, name: str = "") -> None:
+        """Check that a macvlan or macvtap on a device would get any frames: no NIC is joined to the device.
+
+        :param name: the macvlan's; that of a NIC takes the place of the NIC's own joint.
+        :raises UnsupportedError: a NIC is, and gets all of them.
+        """
+        holder, _ = self._holder(sysfs.index(device))
+        if holder and not joints.is_helper(name, holder):
+            raise _held(device, holder)
 
     def make_port(self, name: str, port: OvsPort, mac: str, mtu: int, domain: str) -> None:
         """Make an internal port of Open vSwitch, of which the host's own stack sees nothing.

@@ -30,8 +30,11 @@ from nicplug_xml import (
     interfaces,
     plan_attach,
 )
+from nicplug_xml.backends import direct
 from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.host.domain import Domain
+from nicplug_xml.host.kernel import Kernel
+from nicplug_xml.joints import Joint
 from nicplug_xml.operations import carry_out_plan
 from nicplug_xml.steps import SendDescriptor
 from tests.live import far_end
@@ -542,6 +545,25 @@ def test_refusals_leave_everything_as_it_was(
         os.close(queue)
     assert guest.carrier(mac) is attached
     if attached:
+        assert reaches(guest, "192.0.2.1")
+
+
+@pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)
+def test_a_device_that_another_nic_gets_all_frames_of_is_refused(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    with veth("nplow", blue.name) as lower, veth("npnic", blue.name) as other, closing(Kernel()) as kernel:
+        joint = Joint("device", lower)
+        kernel.join(other, joint)
+        before = everything(guest.dom), held(guest)
+        with pytest.raises(NicplugError, match=f"device '{lower}' is joined to {other}"):
+            attach_backend(guest.dom, mac, direct.backend(lower))
+        assert (everything(guest.dom), held(guest)) == before
+        kernel.part(other, joint)
+        attach_backend(guest.dom, mac, direct.backend(lower))
         assert reaches(guest, "192.0.2.1")
 
 
