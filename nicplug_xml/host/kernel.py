@@ -5,6 +5,7 @@ The authority is rtnetlink(7) and the kernel's drivers/net/macvlan.c.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection
 from contextlib import closing, suppress
@@ -20,6 +21,9 @@ from nicplug_xml.planes import tap
 if TYPE_CHECKING:
     from nicplug_xml.endpoints import OvsPort
     from nicplug_xml.host.rtnetlink import Rtnetlink
+
+#: What the kernel says where something is in the way of a macvlan or macvtap, without saying what.
+IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 
 #: Flags of a device (netdevice(7)).
 _UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
@@ -75,13 +79,20 @@ class Kernel:
         :raises UnsupportedError: another NIC is joined to that, and gets all of its frames.
         :raises OperationError: the kernel refuses.
         """
+        from nicplug_xml.host.rtnetlink import RefusedError
+
         self.require_device(lower, mtu)
         below = index_of(lower)
         self.require_frames(lower, name)
         if sysfs.exists(name):
             # Names are given in turn: this one was left by somebody who was killed in between.
             self._netlink.delete(index_of(name))
-        self._netlink.add_macvlan(name, below, mode, mac, mtu)
+        try:
+            self._netlink.add_macvlan(name, below, mode, mac, mtu)
+        except RefusedError as error:
+            if error.code not in IN_THE_WAY:
+                raise
+            raise OperationError(error.what, hint=in_the_way(lower)) from error
         try:
             silence(name)
         except OperationError:
@@ -331,6 +342,13 @@ def _held(device: str, holder: str) -> UnsupportedError:
         f"device '{device}' is joined to {holder}, the device of another NIC",
         hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
     )
+
+
+def in_the_way(device: str) -> str:
+    """Say what may be in the way of a macvlan or macvtap on a device."""
+    if bridge := sysfs.master(device):
+        return f"{device} is a port of {bridge}: plug the NIC into that"
+    return f"in mode passthrough {device} is one NIC's alone, and in the others each MAC is there once"
 
 
 def joint_of(device: str) -> Joint | None:

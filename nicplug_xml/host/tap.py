@@ -6,7 +6,6 @@ The authority is the kernel's Documentation/networking/tuntap.rst, rtnetlink(7) 
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import socket
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
-from nicplug_xml.host.kernel import silence
+from nicplug_xml.host.kernel import IN_THE_WAY, in_the_way, silence
 from nicplug_xml.host.netlink import index_of, netlink
 from nicplug_xml.host.threads import in_thread
 
@@ -35,9 +34,8 @@ _CLONE_NEWNET = 0x40000000
 _CLONE_NEWNS = 0x00020000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
 
-#: What the kernel says where another macvtap is in the way, and for how many seconds one may be that has been
-#: closed: a namespace goes some time after its last descriptor.
-_IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
+#: For how many seconds a macvtap that has been closed may be in the way of another one: a namespace goes some
+#: time after its last descriptor.
 _LINGERING = 0.5
 
 
@@ -87,9 +85,10 @@ def open_macvtap(device: str, mode: str, mac: str, queues: int = 1) -> list[int]
         try:
             return in_thread(lambda: _open_macvtap(device, mode, mac, queues))
         except OperationError as error:
-            in_the_way = getattr(error.__cause__, "code", None) in _IN_THE_WAY
-            if not in_the_way or time.monotonic() > deadline:
+            if getattr(error.__cause__, "code", None) not in IN_THE_WAY:
                 raise
+            if time.monotonic() > deadline:
+                raise OperationError(error.what, hint=in_the_way(device)) from error
             time.sleep(0.02)
 
 

@@ -487,6 +487,20 @@ def test_a_device_that_is_a_nics_is_refused(
         assert attach_backend(one.dom, mac, backend).carrier
 
 
+def test_what_is_in_the_way_of_a_macvlan_is_said(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+) -> None:
+    """The kernel says that an argument is invalid, or that it is busy."""
+    mac, other, blue = new_mac(), new_mac(), libvirt_bridge()
+    container = deferred_container(mac, other)
+    attach_backend(container.dom, mac, direct.backend(lower))
+    with pytest.raises(NicplugError, match=f"in mode passthrough {lower} is one NIC's alone"):
+        attach_backend(container.dom, other, direct.backend(lower, "passthrough"))
+    run("ip", "link", "set", f"{lower}1", "master", blue.name)
+    with pytest.raises(NicplugError, match=f"{lower}1 is a port of {blue}: plug the NIC into that"):
+        attach_backend(container.dom, other, direct.backend(f"{lower}1"))
+
+
 @pytest.mark.parametrize("plugged", ["direct", "netdev"])
 def test_a_redirect_that_somebody_has_ended_is_seen(
     deferred_container: NewContainer, lower: str, new_mac: NewMac, plugged: str
