@@ -130,13 +130,18 @@ class Kernel:
 
         Of a cable, this is the one end: its frames go to the other.
 
-        :raises UnsupportedError: another NIC is joined to the device.
+        :raises UnsupportedError: another NIC is joined to one of the devices.
         :raises OperationError: the kernel refuses; then all is as before.
         """
+        netlink, nic = self._netlink, index_of(device)
+        holder, how = self._holder(nic)
+        if how is not None and how.kind == "device":
+            # Out of the parking place, a container's device is one like any other.
+            raise _held(device, holder)
         if joint.kind == "bridge":
             self._join_bridge(device, joint)
             return
-        netlink, nic, other = self._netlink, index_of(device), index_of(joint.device)
+        other = index_of(joint.device)
         joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
         former = joints.parse(before)
         again = former is not None and (former.kind, former.ifindex) == ("device", other)

@@ -487,6 +487,24 @@ def test_a_device_that_is_a_nics_is_refused(
         assert attach_backend(one.dom, mac, backend).carrier
 
 
+def test_a_nic_whose_device_another_one_is_plugged_into_waits_for_it(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+) -> None:
+    mac, other, blue = new_mac(), new_mac(), libvirt_bridge()
+    container = deferred_container(mac, other)
+    # Out of the parking place, its device can be had.
+    device = attach_backend(container.dom, mac, bridge.backend(blue.name)).target
+    detach_backend(container.dom, mac)
+    taker = attach_backend(container.dom, other, netdev.backend(device)).target
+    for backend in (bridge.backend(blue.name), direct.backend(lower)):
+        before = everything(container.dom)
+        with pytest.raises(NicplugError, match=f"device '{device}' is joined to {taker}, the device of ano"):
+            attach_backend(container.dom, mac, backend)
+        assert everything(container.dom) == before
+    detach_backend(container.dom, other)
+    assert attach_backend(container.dom, mac, bridge.backend(blue.name)).carrier
+
+
 def test_what_is_in_the_way_of_a_macvlan_is_said(
     deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
 ) -> None:
