@@ -78,7 +78,9 @@ def _serve(xml: str, operation: str) -> None:
                 if operation == _START:
                     _plug(replace(nic, target=device, carrier=up), nic.backend, root, host)
                 elif port := joints.parse_port(sysfs.alias(device)):
-                    # Redirects are still there, and its carrier is as it was.
+                    # Redirects are still there, and its carrier is as it was; its MTU is the parking place's.
+                    if not nic.element.get("mtu", "size") and (mtu := sysfs.mtu(port.device)):
+                        host.set_mtu(device, nic.mac, mtu)
                     host.join(device, port)
             except Exception as error:  # the others are to be served as well
                 _tell(f"{nic.name} of {name}", error)

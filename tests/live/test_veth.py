@@ -368,7 +368,11 @@ def test_a_container_that_changes_its_mac_is_unplugged_all_the_same(
 
 
 def test_a_bridge_keeps_its_mtu(
-    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+    libvirt_daemon: PrivateDaemon,
+    deferred_container: NewContainer,
+    libvirt_bridge: BridgeFactory,
+    lower: str,
+    new_mac: NewMac,
 ) -> None:
     mac, wide = new_mac(), libvirt_bridge()
     container = deferred_container(mac)
@@ -378,6 +382,10 @@ def test_a_bridge_keeps_its_mtu(
     assert mtu(wide.name) == 4000
     attach_backend(container.dom, mac, bridge.backend(wide.name))
     assert mtu(wide.name) == 4000
+    # libvirt puts it into the parking place, and the hook back.
+    libvirt_daemon.restart()
+    container.dom = libvirt_daemon.connect_containers().lookupByName(container.name)
+    assert (master(target(container.dom, mac)), mtu(wide.name)) == (wide.name, 4000)
 
 
 BACKENDS = {
