@@ -91,7 +91,10 @@ class _Walk:
             message = f"<{shown(node.tag)}> is not allowed {where} once more"
             self._found.append(Finding(node, message, "", "", names))
             return NOT_ALLOWED
-        meant = _closest(node.tag, tags) if isinstance(node.tag, str) else ""
+        # What the names of one namespace have in common says nothing of what was meant.
+        namespace = str(node.tag).rpartition("}")[0]
+        known = {shown(tag): tag for tag in tags if tag.rpartition("}")[0] == namespace}
+        meant = known.get(_closest(shown(node.tag), known), "")
         hint = f"did you mean '{shown(meant)}'?" if meant else ""
         kind = "" if parent is None else _kind(parent)
         self._found.append(

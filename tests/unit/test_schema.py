@@ -274,6 +274,16 @@ def test_whole_grammar_is_explained(devices: str, problems: list[str]) -> None:
     assert {problem.line for problem in found} == {5}
 
 
+def test_a_name_in_a_namespace_is_compared_without_it() -> None:
+    commandline = (
+        "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><q:{}/></q:commandline></domain>"
+    )
+    document = BROKEN.format("").replace("</domain>", commandline)
+    messages = {name: [str(found) for found in validate(document.format(name))] for name in ("foo", "argg")}
+    assert ["did you mean" in message for message in messages["foo"]] == [False]
+    assert "(did you mean 'arg'?)" in messages["argg"][0]
+
+
 def test_interface_alone() -> None:
     assert validate("<interface connection='deferred'/>") == []
     (problem,) = validate("<interface type='bridge' connection='attached'/>")
