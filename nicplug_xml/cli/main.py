@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if arguments is None:
         _never_collect()
+        _print_utf8()
         arguments = sys.argv[1:]
     _open_closed_streams()
     try:
@@ -107,6 +108,14 @@ def _never_collect() -> None:
 
     gc.disable()
     atexit.register(gc.freeze)
+
+
+def _print_utf8() -> None:
+    """Print UTF-8 in every locale, as virsh does and XML says of itself, and names of files as they are."""
+    from io import TextIOWrapper
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _open_closed_streams() -> None:

@@ -284,6 +284,32 @@ def test_output_that_cannot_be_written_is_told() -> None:
         assert one_line(ran.stderr)
 
 
+@pytest.mark.parametrize("locales", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
+def test_output_is_utf8_whatever_the_locale(tmp_path: Path, locales: str) -> None:
+    import subprocess
+    import sys
+
+    def printed(*arguments: str | Path) -> bytes:
+        command = [sys.executable, "-m", "nicplug_xml", *arguments]
+        environment = {**os.environ, "PYTHONIOENCODING": locales}
+        return subprocess.run(command, capture_output=True, env=environment, check=False).stdout
+
+    broken = tmp_path / os.fsdecode(b"caf\xe9.xml")  # a name that is not UTF-8
+    broken.write_text("<domain type='kvm'><nmae>v\u20ac</nmae></domain>", "utf-8")
+    assert b"/caf\xe9.xml:" in printed("validate", broken)
+    assert "v\u20ac".encode() in printed("validate", broken)
+    assert b"/caf\xe9.xml,line=1" in printed("validate", broken, "--format", "github")
+    assert "v\u20ac".encode() in printed("validate", broken, "--format", "junit")
+
+    machine = tmp_path / "node.xml"
+    machine.write_text(
+        "<node><domain type='test'><name>v\u20ac</name><memory>1</memory>"
+        "<os><type>hvm</type></os></domain></node>",
+        "utf-8",
+    )
+    assert "<name>v\u20ac</name>".encode() in printed("-c", f"test://{machine}", "dumpxml", "v\u20ac")
+
+
 def test_missing_libvirt_is_told() -> None:
     import subprocess
     import sys
