@@ -115,7 +115,16 @@ def definition(dom: libvirt.virDomain, conn: libvirt.virConnect) -> Subject:
 
 
 def live_interface(dom: libvirt.virDomain, name: str) -> Subject:
-    """Return one interface of a running domain, to be edited."""
+    """Return one interface of a running domain, to be edited.
+
+    :raises UnsupportedError: the domain does not run.
+    """
+    with translated():
+        if not dom.isActive():
+            raise UnsupportedError(
+                f"domain '{dom.name()}' is not running",
+                hint="start it, or edit its definition: 'nicplug edit DOMAIN' without --live",
+            )
     status, _ = operations.interface_xml(dom, name)
 
     def read() -> str:

@@ -228,6 +228,6 @@ def test_command(
         error = capfd.readouterr().err.splitlines()[-1]
         assert error == "nicplug: error: this is not valid (2 problems); nothing was changed"
         assert main([*command, "--live", "vnet0"]) == 1
-        assert "is not running" in capfd.readouterr().err
+        assert "is not running; start it, or edit its definition" in capfd.readouterr().err
     finally:
         dom.undefine()
