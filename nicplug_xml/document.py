@@ -84,11 +84,6 @@ class Element:
         return self._data[self.start : self.end].decode()
 
     @property
-    def content(self) -> str:
-        """What is written between the start tag and the end tag."""
-        return self._data[self.open_end : self.close].decode()
-
-    @property
     def words(self) -> str:
         """What the text in it says: references expanded, comments left out, no white space around it."""
         words: list[str] = []

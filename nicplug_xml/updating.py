@@ -268,7 +268,7 @@ def _shapes(interface: Element, name: str) -> list[_Shape]:
 
 
 def _shape(element: Element) -> _Shape:
-    inside = tuple(_shape(child) for child in element) or element.content.strip()
+    inside = tuple(_shape(child) for child in element) or element.words
     return element.name, _attributes(element), inside
 
 

@@ -41,7 +41,7 @@ def test_words() -> None:
 def test_nested_spans() -> None:
     root = Document("<a><b x='1'/>text<c>/></c><d ></d ></a>").root
     assert [child.text for child in root] == ["<b x='1'/>", "<c>/></c>", "<d ></d >"]
-    assert [child.content for child in root] == ["", "/>", ""]
+    assert [child.words for child in root] == ["", "/>", ""]
 
 
 def skipping(monkeypatch: pytest.MonkeyPatch, marked: str) -> tuple[Document, Document]:

@@ -321,6 +321,14 @@ def test_numbers_and_case_as_libvirt_writes_them() -> None:
     assert not plan(site(ON), unwritten).steps
 
 
+def test_comments_say_nothing() -> None:
+    boot = "<boot order='1'><!-- first --></boot>"
+    present = with_child("<boot order='1'/>", with_child("<script path='/x'/>", ON))
+    given = ON.replace("</interface>", f"{boot}<script path='/x'> </script></interface>")
+    assert plan(site(present), given).steps == ()
+    assert plan(site(given), present).steps == ()
+
+
 def test_what_libvirt_makes_up_at_each_start_is_no_change_of_the_definition() -> None:
     here = site(
         ON.replace("<target dev='vnet0'/>", "").replace("<alias name='ua-a'/>", ""), scope=Scope.CONFIG
