@@ -562,6 +562,59 @@ def test_a_bridge_keeps_its_mtu(
 
 
 @daemon_only
+def test_a_bridge_that_was_made_anew_is_plugged_into_again(
+    libvirt_connection: libvirt.virConnect,
+    deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    """As by virsh net-destroy and net-start: the kernel lets go of its ports, and libvirt sees nothing."""
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    guest.set_address(mac, "198.18.1.2/24")
+    net = libvirt_connection.networkDefineXML(
+        "<network><name>taplab</name><bridge name='nptaplab' stp='off' delay='0'/>"
+        "<ip address='198.18.1.1' netmask='255.255.255.0'/></network>"
+    )
+
+    def start_bridge() -> None:
+        run("ip", "link", "add", blue.name, "up", "type", "bridge")
+        run("ip", "address", "add", "192.0.2.1/24", "dev", blue.name)
+
+    try:
+        net.create()
+        for backend, probe, stop, start in (
+            (network.backend("taplab"), "198.18.1.1", net.destroy, net.create),
+            (
+                bridge.backend(blue.name),
+                "192.0.2.1",
+                lambda: run("ip", "link", "delete", blue.name),
+                start_bridge,
+            ),
+        ):
+            attach_backend(guest.dom, mac, backend)
+            stop()
+            before = everything(guest.dom)
+            with pytest.raises(NicplugError, match=r"there is no device|is not active"):
+                attach_backend(guest.dom, mac, backend)
+            assert everything(guest.dom) == before
+            start()
+            with pytest.warns(UserWarning, match=r"vnet\d+ of .* is no port of its bridge any more"):
+                (seen,) = interfaces(guest.dom)
+            assert seen.connection is Connection.ATTACHED
+            changes = guest.run("cat /sys/class/net/eth0/carrier_changes")
+            assert attach_backend(guest.dom, mac, backend).changed
+            assert guest.ping(probe, count=3)
+            assert guest.run("cat /sys/class/net/eth0/carrier_changes") == changes
+            assert not attach_backend(guest.dom, mac, backend).changed
+        detach_backend(guest.dom, mac)
+    finally:
+        net.destroy()
+        net.undefine()
+
+
+@daemon_only
 def test_libvirtd_may_restart(
     libvirt_daemon: PrivateDaemon, deferred_guest: NewGuest, lower: str, new_mac: NewMac
 ) -> None:
