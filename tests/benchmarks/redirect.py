@@ -119,8 +119,10 @@ class _Requests:
         self._read()
         with closing(Rtnetlink()) as kernel:
             if self._lower:
+                kernel.redirected(sysfs.index(self._lower))
                 kernel.add_macvlan(self._device, sysfs.index(self._lower), "bridge", self._mac, 0)
             nic, other = sysfs.index(self._nic), sysfs.index(self._device)
+            kernel.redirected(nic)
             if not self._lower:
                 kernel.redirected(other)
                 kernel.flags(other)
@@ -192,6 +194,9 @@ class _Requests:
     def _read(self) -> None:
         self._dom.isActive()
         self._dom.XMLDesc()
+        if sysfs.alias(self._nic):
+            with closing(Rtnetlink()) as kernel:
+                kernel.redirected(sysfs.index(self._nic))
 
     def _update(self, xml: str, entries: str) -> None:
         self._dom.updateDeviceFlags(xml, _LIVE)
