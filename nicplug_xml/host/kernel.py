@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 
 #: Flags of a device (netdevice(7)).
-_UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
+_UP, _LOOPBACK, _PROMISC, _ALLMULTI = 0x1, 0x8, 0x100, 0x200
 #: Those that a device gets for a NIC, and loses with it, by what its joint says.
 _CHANGES = {"down": _UP, "promisc": _PROMISC}
 
@@ -130,7 +130,7 @@ class Kernel:
 
         Of a cable, this is the one end: its frames go to the other.
 
-        :raises UnsupportedError: another NIC is joined to one of the devices.
+        :raises UnsupportedError: another NIC is joined to one of the devices, or that is the loopback.
         :raises OperationError: the kernel refuses; then all is as before.
         """
         netlink, nic = self._netlink, index_of(device)
@@ -153,6 +153,8 @@ class Kernel:
             self._require_free(joint, device)
             # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
             its = netlink.flags(other)
+            if its & _LOOPBACK:
+                raise UnsupportedError(f"device '{joint.device}' is the loopback", hint="name another one")
             # The guest's MAC is not the device's.
             flags |= _PROMISC
             joint = joint.with_changes(word for word, flag in _CHANGES.items() if not its & flag)

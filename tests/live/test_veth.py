@@ -481,7 +481,10 @@ def test_a_device_that_is_a_nics_is_refused(
         "direct": ((two, wire, joined(device)), (two, helper, joined(device)), (one, helper, joined(device))),
         "netdev": ((two, wire, joined(device)), (two, direct.backend(lower), joined(device))),
         "cable": ((two, netdev.backend(device), joined(cabled)),),
-        "none": ((one, netdev.backend(device), "is the NIC's own"),),
+        "none": (
+            (one, netdev.backend(device), "is the NIC's own"),
+            (one, netdev.backend("lo"), "'lo' is the loopback"),
+        ),
     }
     if first in plugged:
         attach_backend(one.dom, mac, plugged[first])
