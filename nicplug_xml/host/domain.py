@@ -12,6 +12,7 @@ from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED, Facts
+from nicplug_xml.frozen import replace
 from nicplug_xml.host import sysfs
 from nicplug_xml.host.connection import (
     ensure_parking,
@@ -147,9 +148,34 @@ class Domain(Descriptors, Kernel):
         :param root: its ``<domain>``.
         """
         entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
-        joints, carriers, astray = {}, {}, {}
         # The kernel here knows nothing of another host's devices.
-        for interface in () if self.remote_host else interfaces_of(root):
+        seen = NOT_ASKED if self.remote_host else self._of_kernel(root, entries)
+        swapped = {key for key, entry in entries.items() if entry.plane == swap.NAME}
+        if not swapped and all(entry.plane != hub.NAME for entry in entries.values()):
+            return seen
+        try:
+            found = nics(self._monitor) if swapped else {}
+            present = network(self._monitor)
+        except OperationError as error:
+            import libvirt
+
+            said = error.__cause__
+            code = said.get_error_code() if isinstance(said, libvirt.libvirtError) else None
+            if code != libvirt.VIR_ERR_OPERATION_DENIED:
+                raise
+            return seen  # a read-only connection has no monitor
+        return replace(
+            seen,
+            netdevs=present.ids,
+            carriers={**seen.carriers, **{key: nic.link for key, nic in found.items() if key in swapped}},
+            peers=present.peers | {key: nic.netdev for key, nic in found.items()},
+            ended=present.ended,
+        )
+
+    def _of_kernel(self, root: Element, entries: Mapping[str, Entry]) -> Facts:
+        joints: dict[str, Joint | None] = {}
+        carriers, astray = {}, {}
+        for interface in interfaces_of(root):
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
             mac = (interface.get("mac", "address") or "").lower()
             plane = entry.plane if entry else native.NAME if "connection" in interface.attributes else ""
@@ -161,28 +187,10 @@ class Domain(Descriptors, Kernel):
             if entry is None:
                 continue
             joints[device] = joint_of(device)
-            if entry.plane == veth.NAME:
+            if plane == veth.NAME:
                 joints[device] = joints[device] or port_of(device)
                 carriers[entry.key] = sysfs.is_up(device)
-        swapped = {key for key, entry in entries.items() if entry.plane == swap.NAME}
-        asked = swapped or any(entry.plane == hub.NAME for entry in entries.values())
-        try:
-            found = nics(self._monitor) if swapped else {}
-            present = network(self._monitor) if asked else None
-        except OperationError as error:
-            import libvirt
-
-            said = error.__cause__
-            code = said.get_error_code() if isinstance(said, libvirt.libvirtError) else None
-            if code != libvirt.VIR_ERR_OPERATION_DENIED:
-                raise
-            # A read-only connection has no monitor.
-            return Facts(joints=joints, carriers=carriers, astray=astray)
-        carriers |= {key: nic.link for key, nic in found.items() if key in swapped}
-        if present is None:
-            return Facts(None, joints, carriers, astray=astray)
-        peers = present.peers | {key: nic.netdev for key, nic in found.items()}
-        return Facts(present.ids, joints, carriers, peers, present.ended, astray)
+        return Facts(joints=joints, carriers=carriers, astray=astray)
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:
