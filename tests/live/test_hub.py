@@ -780,6 +780,7 @@ def test_forwarded_ports(
         guest = hub_guest(mac)
         guest.set_address(mac, "192.0.2.1/24" if program else "10.0.2.15/24")
         guest.run("ip route add default dev eth0; (nc -l -p 80 -e cat >/dev/null 2>&1 &)")
+        guest.run("until grep -q ':0050 ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done")
         forwards = "".join(
             f"<portForward proto='{protocol}' address='127.0.0.1'><range start='7080' to='80'/></portForward>"
             for protocol in ("tcp", "udp")
