@@ -70,6 +70,10 @@ class Frozen:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be removed")
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy or a pickle is made of: not what is cached beside the fields."""
+        return {name: self.__dict__[name] for name in self._fields}
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and _values(self) == _values(other)
 

@@ -9,6 +9,7 @@ import pickle
 import pytest
 
 from nicplug_xml.frozen import Frozen, replace
+from nicplug_xml.model import Backend
 
 
 class Point(Frozen):
@@ -71,3 +72,11 @@ def test_value_and_class_make_equal() -> None:
     assert Point(1) != Named(1)
     assert {Point(1), Point(1, 0)} == {Point(1)}
     assert pickle.loads(pickle.dumps(Point(1, 2))) == copy.copy(Point(1, 2)) == Point(1, 2)
+
+
+def test_what_is_cached_beside_the_fields_is_not_copied() -> None:
+    backend = Backend("bridge", ("<source bridge='br0'/>",))
+    assert backend.source == {"bridge": "br0"}
+    for other in (pickle.loads(pickle.dumps(backend)), copy.copy(backend), copy.deepcopy(backend)):
+        assert other == backend
+        assert vars(other).keys() == {"type", "children"}
