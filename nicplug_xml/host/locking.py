@@ -17,8 +17,9 @@ from nicplug_xml.errors import OperationError
 #: Seconds to wait for others, and between two looks.
 _PATIENCE, _PAUSE = 60, 0.002
 
-#: Who has locked what: threads by their numbers, with the name.
-_held: set[tuple[int, str]] = set()
+#: Who has locked what: threads by their process and number, with the name. A fork takes this along, and its
+#: threads may have the same numbers.
+_held: set[tuple[int, int, str]] = set()
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def locked(name: str) -> Iterator[None]:
     :param name: a word.
     :raises OperationError: another one has not let go of it for a minute.
     """
-    mine = _thread.get_ident(), name
+    mine = os.getpid(), _thread.get_ident(), name
     directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
     if mine in _held or not os.access(directory, os.W_OK):
         yield

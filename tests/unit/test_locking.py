@@ -85,3 +85,13 @@ def test_who_has_no_place_for_it_goes_without(monkeypatch: pytest.MonkeyPatch, r
         waiting = [pool.submit(meet) for _ in range(2)]
     assert sorted(found.result() for found in waiting) == [0, 1]
     assert list(runtime.iterdir()) == []
+
+
+def test_a_fork_has_none_of_its_parents_locks(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_PATIENCE", 0.05)
+    with locked("counter"):
+        if (child := os.fork()) == 0:
+            with suppress(OperationError), locked("counter"):
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
