@@ -200,6 +200,8 @@ def plan_attach(
 
     :returns: the plan, for `carry_out_plan`; without steps when everything is so already.
     """
+    if link not in (None, "up", "down"):
+        raise SchemaError(f"there is no link {link!r}", hint="say 'up' or 'down', or None to leave it")
     given = None if backend is None else _given(backend)
     descriptor = _descriptor(tuple(fds))
     if descriptor is not None:
@@ -238,7 +240,7 @@ def attach_backend(
     :returns: what is true afterwards; its `changed` is false when everything was so before.
     :raises NotFoundError: no such interface or network, or the name is ambiguous; nothing was touched.
     :raises UnsupportedError: the interface is not pluggable, or its plane cannot take the backend.
-    :raises SchemaError: the backend is malformed, or none is known.
+    :raises SchemaError: the backend or the link is malformed, or no backend is known.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
     fds = tuple(fds)
@@ -275,6 +277,8 @@ def plan_set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: in
 
     :returns: the plan, for `carry_out_plan`; without steps when everything is so already.
     """
+    if up not in (True, False):
+        raise SchemaError(f"there is no link {up!r}", hint="say True for up, False for down")
     state = "up" if up else "down"
     return _plan(dom, partial(_find, interface), flags, lambda site: site.set_link(state))
 
@@ -288,6 +292,7 @@ def set_link(dom: libvirt.virDomain, interface: str, up: bool, *, flags: int = 0
     :param flags: libvirt's VIR_DOMAIN_AFFECT_{CURRENT,LIVE,CONFIG}.
     :returns: what is true afterwards; its `changed` is false when the link was so before.
     :raises NotFoundError: no such interface, or the name is ambiguous; nothing was touched.
+    :raises SchemaError: `up` is neither True nor False.
     :raises OperationError: a step failed, and those before it were undone; the message says what is so now.
     """
     return plan_and_carry_out(dom, lambda: plan_set_link(dom, interface, up, flags=flags))

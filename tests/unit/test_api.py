@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nicplug_xml
+from nicplug_xml import SchemaError
 from nicplug_xml.cli.main import main
 
 
@@ -59,6 +61,18 @@ def test_every_name_is_in_the_reference() -> None:
     document = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     listed = re.findall(r"^\.\. auto\w+:: (\w+)$", document, re.MULTILINE)
     assert sorted(listed) == nicplug_xml.__all__
+
+
+@pytest.mark.parametrize("link", ["Down", "", "no", True, False])
+def test_a_link_is_up_or_down(link: Any) -> None:
+    with pytest.raises(SchemaError, match="say 'up' or 'down', or None"):
+        nicplug_xml.plan_attach(None, "net0", link=link)
+
+
+@pytest.mark.parametrize("up", ["down", "up", "", None])
+def test_a_link_is_set_by_a_truth_value(up: Any) -> None:
+    with pytest.raises(SchemaError, match="say True for up"):
+        nicplug_xml.plan_set_link(None, "net0", up)
 
 
 @pytest.mark.parametrize(
