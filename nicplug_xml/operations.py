@@ -412,9 +412,10 @@ def carry_out_plan(dom: libvirt.virDomain, plan: Plan, observer: Observer | None
 
 
 def _given(backend: object) -> Backend:
-    """Return the backend that a caller names; a document is held against the schema."""
+    """Return the backend that a caller names; a document is held against the schema, an object is read."""
     if isinstance(backend, Backend):
-        return backend
+        # It may be what libvirt has told, which a schema need not know.
+        return Backend.of(backend.to_xml())
     return _valid_backend(backend if isinstance(backend, str) else Backend.of(backend).to_xml())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nicplug_xml
-from nicplug_xml import SchemaError
+from nicplug_xml import Backend, SchemaError
 from nicplug_xml.cli.main import main
 
 
@@ -73,6 +73,23 @@ def test_a_link_is_up_or_down(link: Any) -> None:
 def test_a_link_is_set_by_a_truth_value(up: Any) -> None:
     with pytest.raises(SchemaError, match="say True for up"):
         nicplug_xml.plan_set_link(None, "net0", up)
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        (
+            Backend("bridge", ("<source bridge='b'/>", "<model type='e1000'/>")),
+            "<model> is no part of a backend",
+        ),
+        (Backend("bridge", ("<source bridge='b'",)), "not well-formed"),
+        (Backend("bridge", ("</backend><backend>",)), "not well-formed"),
+        (Backend(None), "<backend> has no type"),
+    ],
+)
+def test_a_backend_that_is_made_by_hand_is_read(backend: Backend, said: str) -> None:
+    with pytest.raises(SchemaError, match=said):
+        nicplug_xml.plan_attach(None, "net0", backend)
 
 
 @pytest.mark.parametrize(
