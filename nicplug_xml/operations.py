@@ -186,6 +186,12 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
     return [_status(domain, nic, scope) for nic in now.interfaces]
 
 
+def statuses(dom: libvirt.virDomain, scope: Scope) -> list[InterfaceStatus]:
+    """Return what is true of each interface of a domain in one of its states; it warns of nothing."""
+    domain = Domain(dom)
+    return [_status(domain, nic, scope) for nic in domain.read(scope).interfaces]
+
+
 def plan_attach(
     dom: libvirt.virDomain,
     interface: str,

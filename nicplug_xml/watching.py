@@ -312,17 +312,15 @@ def _wait_for(uri: str | None, queue: SimpleQueue[Occurrence]) -> tuple[libvirt.
 
 def _look(dom: libvirt.virDomain) -> Seen:
     """Look at a domain's interfaces in each of the states that it has; at none of them when it is ending."""
-    from nicplug_xml.operations import interfaces
+    from nicplug_xml.operations import statuses
 
     seen = {}
     with translated():
         scopes = [Scope.LIVE] * bool(dom.isActive()) + [Scope.CONFIG] * bool(dom.isPersistent())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 'nicplug list' is there to tell
-        for scope in scopes:
-            try:
-                found = interfaces(dom, inactive=scope is Scope.CONFIG)
-            except NicplugError:
-                continue
-            seen[scope] = _by_name(found)
+    for scope in scopes:
+        try:
+            # What is odd, 'nicplug list' is there to tell.
+            seen[scope] = _by_name(statuses(dom, scope))
+        except NicplugError:
+            continue
     return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import warnings
 from collections.abc import Generator
 from contextlib import closing
 from queue import SimpleQueue
@@ -16,8 +17,10 @@ from nicplug_xml.backends import bridge, netdev
 from nicplug_xml.cli.changes import line
 from nicplug_xml.errors import NotFoundError
 from nicplug_xml.frozen import replace
+from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.events import Occurrence, _names
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
+from nicplug_xml.view import View
 from nicplug_xml.watching import Change, differences, who
 from tests.unit.test_colours import ESCAPE
 
@@ -143,6 +146,20 @@ def test_a_domain_that_ends_meanwhile_is_not_looked_at(monkeypatch: pytest.Monke
     monkeypatch.setattr(watching, "_look", look)
     with closing(cast("Generator[Change, None, None]", watch("test:///default"))) as changes:
         assert next(changes).kind == "connected"
+
+
+def test_looking_leaves_the_warnings_of_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt
+
+    meanwhile, read = [], Domain.read
+
+    def spy(domain: Domain, scope: Scope) -> View:
+        meanwhile.append(list(warnings.filters))
+        return read(domain, scope)
+
+    monkeypatch.setattr(Domain, "read", spy)
+    assert watching._look(libvirt.open("test:///default").lookupByName("test"))
+    assert meanwhile == [warnings.filters] * 2
 
 
 def test_what_a_nic_is_plugged_into_concerns_its_domain() -> None:
