@@ -79,12 +79,12 @@ def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
         for leftover in _undo([*done, step], host):
             warnings.warn(f"interrupted, and could not be undone: {leftover}", stacklevel=2)
         raise
-    final = [step for step in plan.steps if is_final(step)]
+    final, failures = [step for step in plan.steps if is_final(step)], []
     for number, step in enumerate(final):
         try:
             _apply(step, host, observer)
         except (NicplugError, OSError) as error:
-            warnings.warn(f"all else is done, but to {step.summary} failed: {error}", stacklevel=2)
+            failures.append(f"all else is done, but to {step.summary} failed: {error}")
         except BaseException:
             # Nobody else knows of what is to be let go.
             for rest in final[number:]:
@@ -92,6 +92,8 @@ def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
                     with suppress(Exception):
                         rest.apply(host)
             raise
+    for failure in failures:  # a caller may have it raised
+        warnings.warn(failure, stacklevel=2)
 
 
 def _apply(step: Step, host: Host, observer: Observer | None) -> None:

@@ -131,6 +131,22 @@ def test_a_failed_announcement_is_a_warning(fake_host: FakeHost) -> None:
     assert fake_host.devices[Scope.LIVE] == "<new/>"
 
 
+def test_a_warning_that_is_raised_keeps_nothing_from_being_let_go(fake_host: FakeHost) -> None:
+    released: list[str] = []
+
+    class Host(type(fake_host)):  # type: ignore[misc]
+        def release(self, joint: Joint) -> None:
+            released.append(joint.device)
+            raise OperationError("no such luck")
+
+    final = (Release(Joint("macvlan", "vnet0.np0")), Release(Joint("macvlan", "vnet0.np1")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="no such luck"):
+            carry_out(replace(PLAN, steps=final), Host())
+    assert released == ["vnet0.np0", "vnet0.np1"]
+
+
 def test_the_first_steps_refusal_keeps_its_class(fake_host: FakeHost) -> None:
     fake_host.fail_at, fake_host.error = 1, NotFoundError("no network", hint="make one")
     with pytest.raises(NotFoundError, match="no network; the NIC is in a known state now; make one"):
