@@ -88,6 +88,11 @@ def flags(device: str) -> int:
     return int(_read(device, "flags") or "0", 16)
 
 
+def tap_flags(device: str) -> int | None:
+    """Return the flags of a tap (tuntap.rst, IFF_…), or None when there is none of that name."""
+    return int(text, 16) if (text := _read(device, "tun_flags")) else None
+
+
 def _read(device: str, attribute: str) -> str:
     # A file object would take half as long again; an attribute is no longer than a page.
     try:

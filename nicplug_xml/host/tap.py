@@ -123,7 +123,9 @@ def _type_of(descriptor: int, queues: int) -> str:
             f"descriptor {descriptor} ({what}) is neither tap, macvtap nor socket",
             hint="open one of those",
         ) from error
-    several = bool(struct.unpack_from("H", request, 16)[0] & _IFF_MULTI_QUEUE)
+    name, flags = request[:16].rstrip(b"\0").decode(), struct.unpack_from("H", request, 16)[0]
+    _require_frames(descriptor, name, flags)
+    several = bool(flags & _IFF_MULTI_QUEUE)
     if several and queues == 1:
         raise UnsupportedError(
             f"descriptor {descriptor} is one of a multiqueue tap's queues, and one alone is no backend",
@@ -135,6 +137,26 @@ def _type_of(descriptor: int, queues: int) -> str:
             hint="open the tap with IFF_MULTI_QUEUE",
         )
     return "tap"
+
+
+def _require_frames(descriptor: int, name: str, flags: int) -> None:
+    """Refuse a tap or macvtap that QEMU would take and that does not carry a guest's frames."""
+    if not flags & _IFF_TAP:
+        raise UnsupportedError(
+            f"descriptor {descriptor} is of a tun device, which has no Ethernet", hint="open it with IFF_TAP"
+        )
+    # In the kernel's answer the same bit says that there is no filter. Another namespace's is not looked at.
+    its = sysfs.tap_flags(name)
+    if its is not None and not its & _IFF_NO_PI:
+        raise UnsupportedError(
+            f"descriptor {descriptor} is of a tap that has packet information before each frame",
+            hint="open it with IFF_NO_PI",
+        )
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        raise UnsupportedError(
+            f"descriptor {descriptor} lets frames pass in one direction only",
+            hint="open it for reading and writing (3<> in a shell)",
+        )
 
 
 def _require_connected(descriptor: int) -> None:

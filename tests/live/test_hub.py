@@ -543,6 +543,18 @@ def test_refusals_leave_everything_as_it_was(
         refused(None, "2 descriptors were handed in for a NIC with 1 queues", (queue, queue))
     finally:
         os.close(queue)
+    for flags, mode, message in (
+        (0x1001, os.O_RDWR, "a tun device, which has no Ethernet"),
+        (0x0002, os.O_RDWR, "packet information before each frame"),
+        (0x1002, os.O_RDONLY, "in one direction only"),
+    ):
+        descriptor = os.open("/dev/net/tun", mode)
+        try:
+            fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", b"npother", flags))
+            before = everything(guest.dom), held(guest)
+            refused(None, message, (descriptor,))
+        finally:
+            os.close(descriptor)
     assert guest.carrier(mac) is attached
     if attached:
         assert reaches(guest, "192.0.2.1")
