@@ -197,7 +197,11 @@ def _open_tun() -> int:
 def _attach(descriptor: int, name: str, queues: int) -> str:
     """Make a descriptor one of the queues of the tap or macvtap of that name; return the name it has."""
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
-    request = fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    try:
+        request = fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    except OSError as error:
+        hint = "this takes root" if isinstance(error, PermissionError) else ""
+        raise OperationError(f"no tap can be made: {error.strerror}", hint=hint) from error
     return request[:16].rstrip(b"\0").decode()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import OperationError, UnsupportedError
-from nicplug_xml.host import kernel, ovsdb, rtnetlink, sysfs
+from nicplug_xml.host import kernel, ovsdb, rtnetlink, sysfs, tap
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
@@ -325,3 +325,12 @@ def test_a_device_that_the_host_would_speak_on_is_taken_away(
     with pytest.raises(OperationError, match="Read-only file system"):
         host.make_port("vnet1.np0", OvsPort("ovs0"), "52:54:00:00:00:01", 0, "uuid")
     assert made == []
+
+
+def test_who_may_not_make_a_tap_is_told_who_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "_open_tun", lambda: os.open(os.devnull, os.O_RDWR))
+    monkeypatch.setattr(
+        "fcntl.ioctl", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted"))
+    )
+    with pytest.raises(OperationError, match="no tap can be made: Operation not permitted; this takes root"):
+        tap.open_tap("br0", "52:54:00:00:00:01", isolated=False)
