@@ -165,9 +165,10 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
             )
         if netdevs.has_ended(nic, now.facts):
             far_end = backends.describe(nic.backend)
+            again = "it in again" if nic.backend != fd.backend() else "in another one"
             warnings.warn(
                 f"{nic.name} of '{domain.name}' is plugged into {far_end}, which has hung up;"
-                " attach-backend plugs it in again",
+                f" attach-backend plugs {again}",
                 stacklevel=2,
             )
         if tap.has_fallen_off(nic, now.facts):

@@ -49,7 +49,7 @@ KINDS = frozenset(
     )
 )
 #: Of those, what is a socket to somebody.
-_CONNECTED = frozenset(("client", "stream", "user"))
+_CONNECTED = frozenset(("client", "stream", "user", "fd"))
 #: libvirt carries these out on a tap of its own making, which it has not got here.
 REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
 

@@ -389,6 +389,22 @@ def test_who_has_hung_up_is_connected_to_again(hub_guest: NewGuest, new_mac: New
     detach_backend(guest.dom, mac)
 
 
+def test_a_descriptor_whose_other_end_is_closed_has_hung_up(hub_guest: NewGuest, new_mac: NewMac) -> None:
+    mac = new_mac()
+    dom = hub_guest(mac).dom
+    ours, its = socket.socketpair()
+    with its:
+        attach_backend(dom, mac, fds=[its.fileno()])
+    assert not attach_backend(dom, mac).changed
+    ours.close()
+    wait_until(lambda: "type=socket,\n" in info_network(dom).replace("\r", ""))
+    with pytest.warns(UserWarning, match="which has hung up; attach-backend plugs in another one"):
+        interfaces(dom)
+    with pytest.raises(UnsupportedError, match="is needed again"):
+        attach_backend(dom, mac)
+    detach_backend(dom, mac)
+
+
 def test_a_nic_that_was_taken_out_and_put_back_is_not_on_its_hub(
     plane: str, hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
 ) -> None:
