@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host.errors import translated
 
 if TYPE_CHECKING:
+    import socket
+
     import libvirt
+
+#: Seconds that a QEMU has to greet.
+_PATIENCE = 5
 
 
 class Monitor(Protocol):
@@ -60,9 +67,15 @@ class QmpMonitor:
         from qemu.qmp import QMPError
         from qemu.qmp.legacy import QEMUMonitorProtocol
 
-        self._protocol = QEMUMonitorProtocol(path)
+        self._path = path
         try:
+            self._protocol = QEMUMonitorProtocol(_greeted(path))
             self._protocol.connect()
+        except TimeoutError as error:
+            raise OperationError(
+                f"the QEMU monitor at {path} has not greeted for {_PATIENCE} s",
+                hint="it serves one client at a time",
+            ) from error
         except (OSError, QMPError) as error:
             raise OperationError(
                 f"no QEMU monitor at {path}: {error}",
@@ -71,13 +84,39 @@ class QmpMonitor:
 
     def command(self, command: str, arguments: Mapping[str, object], fd: int | None = None) -> object:
         """Carry out a command; see `Monitor.command`."""
-        if fd is not None:
-            self._protocol.send_fd_scm(fd)
-        return _result(command, self._protocol.cmd_raw(command, dict(arguments)))
+        from qemu.qmp import QMPError
+
+        try:
+            if fd is not None:
+                self._protocol.send_fd_scm(fd)
+            reply = self._protocol.cmd_raw(command, dict(arguments))
+        except (OSError, EOFError, QMPError) as error:
+            raise OperationError(
+                f"the QEMU monitor at {self._path} has hung up", hint="see whether that QEMU still runs"
+            ) from error
+        return _result(command, reply)
 
     def close(self) -> None:
-        """Hang up; QEMU goes on."""
-        self._protocol.close()
+        """Hang up; QEMU goes on, if it is still there."""
+        from qemu.qmp import QMPError
+
+        with suppress(OSError, EOFError, QMPError):
+            self._protocol.close()
+
+
+def _greeted(path: str) -> socket.socket:
+    """Return a connection to a QMP socket that has greeted; the greeting is still to be read."""
+    import socket
+
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_PATIENCE)
+        connection.connect(os.fspath(path))
+        connection.recv(1, socket.MSG_PEEK)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Network(NamedTuple):

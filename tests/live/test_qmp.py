@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nicplug_xml import Connection, NicplugError
+from nicplug_xml import Connection, NicplugError, OperationError
 from nicplug_xml.backends import bridge, user
+from nicplug_xml.host import monitor
 from nicplug_xml.host.monitor import info_network, netdev_types
 from nicplug_xml.host.qmp import QmpHost
 from nicplug_xml.model import Backend
@@ -170,6 +171,24 @@ def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactor
 def test_no_monitor(tmp_path: Path) -> None:
     with pytest.raises(NicplugError, match="no QEMU monitor at"):
         QmpHost(str(tmp_path / "nobody"))
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process, and see it gone."""
+    process.kill()
+    process.wait()
+
+
+def test_a_monitor_that_does_not_answer(by_hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "_PATIENCE", 0.3)
+    with closing(QmpHost(by_hand.qmp)) as host:
+        with pytest.raises(OperationError, match=r"not greeted for 0\.3 s; it serves one client at a time"):
+            QmpHost(by_hand.qmp)
+        plan = host.plan_attach(NIC, user.backend())
+        with pytest.raises(OperationError, match=r"has hung up.*could not be undone.*; see whether"):
+            carry_out(plan, host, lambda step, seconds: end(by_hand.process))
+        with pytest.raises(OperationError, match="has hung up"):
+            host.read()
 
 
 def test_qemus_own_words(by_hand: HandMade) -> None:
