@@ -14,7 +14,7 @@ from typing import NoReturn
 from nicplug_xml import metadata
 from nicplug_xml.document import Document, quoted
 from nicplug_xml.endpoints import Descriptor, OvsPort
-from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.errors import NotFoundError, OperationError, SchemaError, UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.kernel import Kernel
@@ -77,7 +77,9 @@ class QmpHost(Descriptors, Kernel):
 
         opened = tuple(fds)
         descriptor = Descriptor(opened, netdev_type(opened)) if opened else None
-        given = Backend("fd") if descriptor and backend is None else backend
+        if descriptor and backend:
+            raise SchemaError("a descriptor and a backend were given", hint="give one of them")
+        given = Backend("fd") if descriptor else backend
         return self._site(nic).attach(given, announce=announce, descriptor=descriptor)
 
     def plan_detach(self, nic: str) -> Plan:

@@ -159,6 +159,9 @@ def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactor
         assert qemu.answered("10.0.2.2")
         with pytest.raises(NicplugError, match="networks are not known"):
             host.plan_attach(NIC, Backend.of("<backend type='network'><source network='x'/></backend>"))
+        ours, its = socket.socketpair()
+        with ours, its, pytest.raises(NicplugError, match="a descriptor and a backend were given"):
+            host.plan_attach(NIC, user.backend(), fds=[its.fileno()])
         with pytest.raises(NicplugError, match="has no NIC 'ua-other'"):
             host.plan_detach("ua-other")
     # Another client finds what this one has left.
