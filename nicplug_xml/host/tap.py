@@ -100,13 +100,20 @@ def netdev_type(descriptors: Sequence[int]) -> str:
     :raises NotFoundError: one is not open.
     :raises UnsupportedError: no netdev takes them, or there are too few or too many.
     """
-    (kind, *others) = (_type_of(descriptor, len(descriptors)) for descriptor in descriptors)
-    if kind == "socket" and others:
+    # QEMU leaves a netdev that nobody can end, where it finds out itself that these are not of one kind.
+    found = [_look_at(descriptor, len(descriptors)) for descriptor in descriptors]
+    kind = found[0][0]
+    if len(found) > 1 and any(one[0] == "socket" for one in found):
         raise UnsupportedError("a socket has one queue, and several were handed in", hint="hand in one")
+    if len(set(found)) > 1:
+        raise UnsupportedError(
+            "the descriptors are not the queues of one tap", hint="open it for each of them in the same way"
+        )
     return kind
 
 
-def _type_of(descriptor: int, queues: int) -> str:
+def _look_at(descriptor: int, queues: int) -> tuple[str, str, int]:
+    """Return the type of netdev that takes a descriptor, its device, and whether it has the vnet header."""
     try:
         what = os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError as error:
@@ -115,7 +122,7 @@ def _type_of(descriptor: int, queues: int) -> str:
         ) from error
     if what.startswith("socket:"):
         _require_connected(descriptor)
-        return "socket"
+        return "socket", "", 0
     try:
         request = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(40))
     except OSError as error:
@@ -136,7 +143,7 @@ def _type_of(descriptor: int, queues: int) -> str:
             f"descriptor {descriptor} is of a tap with one queue, and {queues} were handed in",
             hint="open the tap with IFF_MULTI_QUEUE",
         )
-    return "tap"
+    return "tap", name, flags & _IFF_VNET_HDR
 
 
 def _require_frames(descriptor: int, name: str, flags: int) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import struct
 import threading
 import time
@@ -264,6 +265,16 @@ def test_a_tap_of_the_callers_has_as_many_queues(swap_guest: NewGuest, lab: Lab,
         queues = [os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK) for _ in range(2)]
         for queue in queues:
             fcntl.ioctl(queue, 0x400454CA, struct.pack("16sH22x", b"npqueues", 0x5102))
+        other = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(other, 0x400454CA, struct.pack("16sH22x", b"npother", 0x1102))
+        before = everything(guest.dom), held(guest)
+        ours, its = socket.socketpair()
+        with ours, its:
+            for odd, said in ((its.fileno(), "a socket has one queue"), (other, "not the queues of one tap")):
+                with pytest.raises(UnsupportedError, match=said):
+                    attach_backend(guest.dom, mac, fds=(queues[0], odd))
+                assert (everything(guest.dom), held(guest)) == before
+        os.close(other)
         attach_backend(guest.dom, mac, fds=queues)
         for queue in queues:
             os.close(queue)
