@@ -19,7 +19,11 @@ from nicplug_xml import Connection
 def plug_all(dom: libvirt.virDomain) -> list[str]:
     """Plug in what a guest has unplugged and knows a place for; return what was done."""
     done = []
-    for nic in nicplug_xml.interfaces(dom):
+    try:
+        nics = nicplug_xml.interfaces(dom)
+    except nicplug_xml.NicplugError as error:
+        return [f"{dom.name()}: {error}"]  # it may have ended again
+    for nic in nics:
         if nic.connection is Connection.DEFERRED and nic.backend and nic.backend.type:
             try:
                 nicplug_xml.attach_backend(dom, nic.mac)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from textwrap import indent
 
@@ -44,3 +45,15 @@ def test_the_public_api_is_enough(script: Path) -> None:
     assert {name for name in modules if name.startswith("nicplug_xml")} == {"nicplug_xml"}
     assert names | used <= set(nicplug_xml.__all__)
     assert used
+
+
+def test_a_guest_that_has_ended_again_does_not_end_the_service() -> None:
+    import libvirt
+
+    conn = libvirt.open("test:///default")
+    dom = conn.createXML(
+        "<domain type='test'><name>short</name><memory>1</memory><os><type>hvm</type></os></domain>"
+    )
+    dom.destroy()
+    (line,) = runpy.run_path(str(DOCS / "examples" / "autoplug.py"))["plug_all"](dom)
+    assert line.startswith("short: ")
