@@ -23,8 +23,8 @@ def backend(port: Mapping[str, Any]) -> str:
     :param port: a port, with the names that Neutron's API has for its fields.
     :raises ValueError: nobody has bound it, or to something that is no bridge.
     """
-    kind = port["binding:vif_type"]
-    bridge = port["binding:vif_details"].get("bridge_name")
+    kind = port.get("binding:vif_type")
+    bridge = (port.get("binding:vif_details") or {}).get("bridge_name")
     if kind not in ("ovs", "bridge") or not bridge:
         raise ValueError(f"port {port['id']} is bound to {kind or 'nothing'}, not to a bridge with a name")
     virtualport = ""
@@ -50,7 +50,9 @@ def main() -> None:
     options = parser.parse_args()
 
     dom = libvirt.open(options.connect).lookupByName(options.domain)
-    port = json.load(sys.stdin)
+    # The API says binding:vif_type, and 'openstack port show' binding_vif_type.
+    told = json.load(sys.stdin)
+    port = {name.replace("binding_", "binding:"): value for name, value in told.items()}
     status = nicplug_xml.detach_backend(dom, port["mac_address"]) if options.unplug else plug(dom, port)
     print(f"{status.mac} of {status.domain}: {status.connection.value}, link {status.link}")
 

@@ -137,11 +137,20 @@ def test_a_port_of_a_controller(lab: Lab, libvirt_ovs_bridge: OvsBridgeFactory) 
     assert not lab.left.carrier(LEFT)
 
 
-def test_a_port_that_nobody_has_bound(lab: Lab) -> None:
-    port = {"id": "1", "mac_address": LEFT, "binding:vif_type": "unbound", "binding:vif_details": {}}
-    refused = lab.script("ports.py", lab.left.name, told=json.dumps(port | {"admin_state_up": True}))
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        ({"binding:vif_type": "unbound", "binding:vif_details": {}}, "unbound"),
+        ({"binding_vif_type": "unbound", "binding_vif_details": {}}, "unbound"),
+        ({"binding_vif_type": None, "binding_vif_details": None}, "nothing"),
+        ({}, "nothing"),
+    ],
+)
+def test_a_port_that_nobody_has_bound(lab: Lab, binding: dict[str, object], told: str) -> None:
+    port = {"id": "1", "mac_address": LEFT, "admin_state_up": True, **binding}
+    refused = lab.script("ports.py", lab.left.name, told=json.dumps(port))
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == "ports: port 1 is bound to unbound, not to a bridge with a name\n"
+    assert refused.stderr == f"ports: port 1 is bound to {told}, not to a bridge with a name\n"
 
 
 def test_from_macvtap_to_a_bridge(lab: Lab, libvirt_bridge: BridgeFactory) -> None:
