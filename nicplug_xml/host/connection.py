@@ -146,7 +146,11 @@ def ensure_parking(conn: libvirt.virConnect) -> None:
             hint="run nicplug there",
         )
     elif not sysfs.is_bridge(tap.PARKING_BRIDGE):
-        netlink.add_bridge(tap.PARKING_BRIDGE)
+        try:
+            netlink.add_bridge(tap.PARKING_BRIDGE)
+        except OperationError as error:
+            hint = "; ".join(filter(None, (error.hint, "plane hub does without")))
+            raise OperationError(f"no bridge to park in can be made: {error.what}", hint=hint) from error
 
 
 def default_plane(conn: libvirt.virConnect) -> str:

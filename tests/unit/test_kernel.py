@@ -12,7 +12,7 @@ import pytest
 
 from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import OperationError, UnsupportedError
-from nicplug_xml.host import kernel, ovsdb, rtnetlink, sysfs, tap
+from nicplug_xml.host import connection, kernel, ovsdb, rtnetlink, sysfs, tap
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
@@ -334,3 +334,13 @@ def test_who_may_not_make_a_tap_is_told_who_may(monkeypatch: pytest.MonkeyPatch)
     )
     with pytest.raises(OperationError, match="no tap can be made: Operation not permitted; this takes root"):
         tap.open_tap("br0", "52:54:00:00:00:01", isolated=False)
+
+
+def test_who_may_not_make_the_parking_bridge_is_told_of_a_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = OperationError("the kernel refuses", hint="this takes root or CAP_NET_ADMIN")
+    monkeypatch.setattr(connection, "parking_kind", lambda _: "bridge")
+    monkeypatch.setattr(connection, "remote_host", lambda _: "")
+    monkeypatch.setattr(sysfs, "is_bridge", lambda _: False)
+    monkeypatch.setattr("nicplug_xml.host.netlink.add_bridge", Mock(side_effect=refused))
+    with pytest.raises(OperationError, match="CAP_NET_ADMIN; plane hub does without"):
+        connection.ensure_parking(Mock())
