@@ -205,16 +205,17 @@ class PrivateDaemon:
                 raise OperationError(f"libvirtd did not start within {timeout} s; its log:\n{tail(self.log)}")
             time.sleep(0.02)
 
-    def stop(self, timeout: float = 30) -> None:
+    def stop(self, timeout: float = 30, *, kill: bool = False) -> None:
         """Stop libvirtd, and only it: its guests and networks keep running, as they do on a host.
 
         :param timeout: seconds.
+        :param kill: end it by SIGKILL, in the middle of whatever it does.
         :raises OperationError: it does not end; the message has the end of its log.
         """
         if self._libvirtd is None:
             return
         pid = (self._directory / "run" / "libvirtd.pid").read_text().strip()
-        subprocess.run([*self._inside(), "kill", "-TERM", pid], check=False)
+        subprocess.run([*self._inside(), "kill", "-KILL" if kill else "-TERM", pid], check=False)
         try:
             self._libvirtd.wait(timeout)
         except subprocess.TimeoutExpired as error:

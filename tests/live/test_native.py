@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -488,6 +489,47 @@ def test_a_frame_that_nobody_took_keeps_no_nic_in_a_hub_waiting(stock_virsh: Vir
             sent.append(guest.run("cat /sys/class/net/eth0/statistics/tx_bytes"))
         virsh.update(ON_BLUE)
         assert answers(guest, BLUE) == BLUE
+
+
+def test_a_tap_that_has_left_its_bridge_is_connected_again(patched_virsh: Virsh, networks: None) -> None:
+    virsh = patched_virsh
+    guest = virsh.start(ON_BLUE)
+    tap = target(guest.dom, MAC)
+    run("ip", "link", "set", tap, "nomaster")
+    virsh("domif-attach-backend", NAME, MAC)
+    assert answers(guest, BLUE) == BLUE
+    # Where somebody has put it into another one, that has to let go of it.
+    run("ip", "link", "set", tap, "master", "npgreen")
+    virsh("domif-detach-backend", NAME, MAC)
+    assert master(tap) is None
+    virsh("domif-attach-backend", NAME, MAC)
+    assert answers(guest, BLUE) == BLUE
+
+
+def test_a_libvirtd_that_is_killed_in_the_middle_of_a_change(
+    patched_virsh: Virsh, networks: None, tmp_path: Path
+) -> None:
+    virsh, begun, slow = patched_virsh, tmp_path / "begun", tmp_path / "slow"
+    slow.write_text(f"#!/bin/sh\ntouch {begun}\nsleep 3\n")
+    slow.chmod(0o755)
+    virsh.start(USER_LATER)
+    virsh.update(
+        nic("attached", "ethernet", children=f"<script path='/bin/true'/><downscript path='{slow}'/>")
+    )
+    to_user = ("domif-attach-backend", NAME, MAC, "--type", "user")
+    with ThreadPoolExecutor() as pool:
+        change = pool.submit(virsh, *to_user)
+        while not begun.exists():
+            assert not change.done(), change.result()
+            time.sleep(0.05)
+        virsh.daemon.stop(kill=True)
+        assert change.exception()
+    virsh.daemon.start()
+    assert "connection='deferred'" in virsh.interface()
+    virsh(*to_user)
+    assert answers(virsh.find(), USER) == USER
+    virsh("domif-detach-backend", NAME, MAC)
+    assert virsh.netdevs().count("hostnet") <= 3
 
 
 #: Each state in which an interface can be, and who answers then.
