@@ -525,7 +525,11 @@ def test_a_libvirtd_that_is_killed_in_the_middle_of_a_change(
         virsh.daemon.stop(kill=True)
         assert change.exception()
     virsh.daemon.start()
-    assert "connection='deferred'" in virsh.interface()
+    # It listens before it has found out about each guest.
+    deadline = time.monotonic() + 30
+    while "connection='deferred'" not in virsh.interface():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     virsh(*to_user)
     assert answers(virsh.find(), USER) == USER
     virsh("domif-detach-backend", NAME, MAC)
