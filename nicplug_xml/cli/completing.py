@@ -63,7 +63,7 @@ def complete(words: Sequence[str]) -> int:
 def connection_of(words: Sequence[str]) -> str | None:
     """Return the libvirt URI that a command line names, or None."""
     for number, word in enumerate(words):
-        option, _, value = word.partition("=")
+        option, _, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
         if option in ("-c", "--connect"):
             return value or next(iter(words[number + 1 :]), None)
     return None

@@ -94,6 +94,10 @@ def test_every_option_of_every_command_is_offered(command: str) -> None:
 def test_the_connection_is_the_one_of_the_line() -> None:
     assert connection_of(["-c", "lxc:///", "list"]) == "lxc:///"
     assert connection_of(["list", "--connect=lxc:///"]) == "lxc:///"
+    assert (
+        connection_of(["-cqemu+tcp://host/system?mode=direct", "list"])
+        == "qemu+tcp://host/system?mode=direct"
+    )
     assert connection_of(["list", "-c"]) is None
 
 
