@@ -34,7 +34,7 @@ examples:
   nicplug attach-backend vm1 vnet0                         back to where it was
 
 Exit codes: 0 done, 1 refused or failed, 2 bad usage (validate: or a file that could not be read),
-130 interrupted."""
+128 and the number of the signal that interrupted (Ctrl-C: 130)."""
 
 
 _PLANE = "plane to hold the NICs: tap, hub, swap, native, for containers veth, or auto (default: %(default)s)"

@@ -7,6 +7,7 @@ import sys
 TYPE_CHECKING = False  # as in nicplug_xml.cli.arguments
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 
 #: The commands that do without libvirt.
@@ -17,13 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     :param arguments: the command line without the program's name; None for the process's own.
-    :returns: the exit code: 0 done, 1 refused or failed, 2 bad usage, 130 interrupted.
+    :returns: the exit code: 0 done, 1 refused or failed, 2 bad usage, 128 and the number of the signal
+        that interrupted (Ctrl-C: 130).
     """
     from nicplug_xml.errors import NicplugError, UsageError
 
     if arguments is None:
         _never_collect()
         _print_utf8()
+        _interrupt_when_ended()
         arguments = sys.argv[1:]
     _open_closed_streams()
     try:
@@ -51,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         hint = "install libvirt-python and libvirt's client library (Debian: python3-libvirt, libvirt0)"
         return _failed(f"libvirt's Python module cannot be loaded: {error}; {hint}", 1)
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+    except KeyboardInterrupt as interruption:
+        return _failed("interrupted", 128 + (interruption.args or (2,))[0])
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -116,6 +119,19 @@ def _print_utf8() -> None:
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def _interrupt_when_ended() -> None:
+    """Have SIGTERM and SIGHUP interrupt as Ctrl-C does: what is half done is taken back."""
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def _open_closed_streams() -> None:

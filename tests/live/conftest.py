@@ -135,12 +135,17 @@ def devices() -> list[str]:
     return [link["ifname"] for link in json.loads(run("ip", "-json", "link"))]
 
 
-def wait_gone(device: str, timeout: float = 30) -> None:
-    """Wait until ``ip`` knows no such network device."""
+def wait_until(condition: Callable[[], bool], timeout: float = 30) -> None:
+    """Wait until something is so."""
     deadline = time.monotonic() + timeout
-    while device in devices():
-        assert time.monotonic() < deadline, f"{device} is still there"
-        time.sleep(0.02)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_gone(device: str) -> None:
+    """Wait until ``ip`` knows no such network device."""
+    wait_until(lambda: device not in devices())
 
 
 def is_isolated(device: str) -> bool:

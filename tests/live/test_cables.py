@@ -11,8 +11,8 @@ import pytest
 
 from nicplug_xml import attach_backend, define, detach_backend
 from nicplug_xml.backends import bridge, cable
+from tests.live.conftest import wait_until
 from tests.live.frames import Wire
-from tests.live.test_hub import wait_until
 
 if TYPE_CHECKING:
     import libvirt

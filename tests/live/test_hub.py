@@ -38,7 +38,7 @@ from nicplug_xml.joints import Joint
 from nicplug_xml.operations import carry_out_plan
 from nicplug_xml.steps import SendDescriptor
 from tests.live import far_end
-from tests.live.conftest import emulator, everything, interface_xml, mtu, run
+from tests.live.conftest import emulator, everything, interface_xml, mtu, run, wait_until
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
@@ -328,14 +328,6 @@ def unclaimed_datagrams(guest: Guest) -> int:
     """Return how many UDP datagrams the guest has got at ports that nobody listens at."""
     names, values = (line.split() for line in guest.run("grep Udp: /proc/net/snmp").splitlines() if line)
     return int(dict(zip(names, values, strict=True))["NoPorts"])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so, for 5 seconds at most."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)

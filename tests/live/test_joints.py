@@ -43,8 +43,9 @@ from tests.live.conftest import (
     mtu,
     run,
     target,
+    wait_until,
 )
-from tests.live.test_hub import veth, wait_until, walk
+from tests.live.test_hub import veth, walk
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:

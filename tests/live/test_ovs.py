@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from lxml import etree
 from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, set_link, xml_desc
 from nicplug_xml.backends import bridge, ovs
 from nicplug_xml.errors import NotFoundError, OperationError
-from tests.live.conftest import devices, everything, master, target, wait_gone
+from tests.live.conftest import devices, everything, master, target, wait_gone, wait_until
 
 if TYPE_CHECKING:
     import libvirt
@@ -334,3 +336,31 @@ def test_from_the_command_line(
     assert switch.ovs.row("Port", port, "tag") == {"tag": 42}
     assert switch.ovs.row("Interface", port, "external_ids")["external_ids"]["iface-id"] == ID
     assert subprocess.run(["ip", "link", "show", port], check=False).returncode == 0
+
+
+@daemon_only
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_ended_takes_back_what_it_has_done(
+    number: signal.Signals,
+    deferred_guest: NewGuest,
+    libvirt_daemon: PrivateDaemon,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    switch, mac = libvirt_ovs_bridge(), new_mac()
+    guest = deferred_guest(mac)
+    switch.ovs.stop_vswitchd()
+    try:
+        before, ports = everything(guest.dom), switch.ports()
+        nicplug = [sys.executable, "-m", "nicplug_xml", "-c", libvirt_daemon.uri]
+        attach = ["attach-backend", guest.name, mac, "--ovs", str(switch)]
+        with subprocess.Popen([*nicplug, *attach], stderr=subprocess.PIPE, text=True) as ended:
+            # Now it waits for ovs-vswitchd to make the device.
+            wait_until(lambda: switch.ports() != ports)
+            ended.send_signal(number)
+            assert ended.communicate(timeout=15) == (None, "nicplug: error: interrupted\n")
+        assert ended.returncode == 128 + number
+        assert switch.ports() == ports
+        assert everything(guest.dom) == before
+    finally:
+        switch.ovs.start_vswitchd()

@@ -30,8 +30,8 @@ from nicplug_xml import (
 )
 from nicplug_xml.backends import bridge, direct, user
 from nicplug_xml.testing.network import Peer
-from tests.live.conftest import devices, emulator, everything, interface_xml, run
-from tests.live.test_hub import held, info_network, processes, veth, wait_until
+from tests.live.conftest import devices, emulator, everything, interface_xml, run, wait_until
+from tests.live.test_hub import held, info_network, processes, veth
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.container import boot_container
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.namespace import new_network, run_in_network
-from tests.live.conftest import devices, everything, is_isolated, master, mtu, run, target
+from tests.live.conftest import devices, everything, is_isolated, master, mtu, run, target, wait_until
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -78,13 +78,6 @@ def lower() -> Iterator[str]:
         run("ip", "link", "set", name, "up")
     yield "npvethlow"
     run("ip", "link", "delete", "npvethlow")
-
-
-def wait_until(true: Callable[[], bool], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def reboot(container: Guest) -> None:
