@@ -119,7 +119,7 @@ def _daemon(workdir: Path, quick: bool) -> list[Figure]:
         figures = process.measure(daemon.uri, guest, _PLUGGABLE, _BRIDGES, workdir, 10 if quick else 40)
         guest.remove()
         _progress("throughput and round trip")
-        return figures + datapath.measure(daemon.connect(), switch, workdir, 2 if quick else 6, seconds=1)
+        return figures + datapath.measure(daemon.connect(), switch, workdir, 2 if quick else 10, seconds=1)
 
 
 def _swap(workdir: Path, quick: bool, picture: Path | None) -> list[Figure]:

@@ -42,14 +42,15 @@ def measure(conn: libvirt.virConnect, place: str, rounds: int) -> list[Figure]:
     with _crowd(conn) as crowd, wires(WIRE):
         one = crowd.start(1)
         for count in _COUNTS:
-            crowd.grow(count)
+            crowd.resize(count)
             measured[count] = _attach(one, crowd.mac(one), place, rounds)
         full = crowd.start(_PER_DOMAIN)
         alone, beside = side_by_side(rounds, *(_nicplug(dom, crowd.mac(dom), place) for dom in (one, full)))
-        # Few once more, so that it matters less what else the machine did before and after.
-        crowd.shrink(few)
-        for name, values in _attach(one, crowd.mac(one), place, rounds).items():
-            measured[few][name] += values
+        # In turns, so that it matters less what else the machine did meanwhile.
+        for count in (few, many) * 2:
+            crowd.resize(count)
+            for name, values in _attach(one, crowd.mac(one), place, rounds).items():
+                measured[count][name] += values
     attached = {
         count: {name: milliseconds(values) for name, values in found.items()}
         for count, found in measured.items()
@@ -63,7 +64,7 @@ def measure(conn: libvirt.virConnect, place: str, rounds: int) -> list[Figure]:
         *(
             Figure(
                 f"{what}, {_count(many)} on the host", attached[many][kind], attached[few][kind],
-                f"with {few}", goal=None if kind == "bare" else goal,
+                f"with {few}", goal=None if kind == "bare" else goal, in_turns=False,
             )
             for kind, what in _KINDS.items()
         ),
@@ -153,16 +154,13 @@ class _Crowd:
         self._nics.append(nics)
         return self._domains[-1]
 
-    def grow(self, count: int) -> None:
-        """Start guests until there are so many NICs."""
-        while (there := sum(self._nics)) < count:
-            self.start(min(_PER_DOMAIN, count - there))
-
-    def shrink(self, count: int) -> None:
-        """End the guests that were started last, until there are no more than so many NICs."""
+    def resize(self, count: int) -> None:
+        """End the guests that were started last, or start others, until there are so many NICs."""
         while sum(self._nics) > count:
             self._nics.pop()
             self._domains.pop().destroy()
+        while (there := sum(self._nics)) < count:
+            self.start(min(_PER_DOMAIN, count - there))
 
     def mac(self, dom: libvirt.virDomain) -> str:
         """Return the MAC of the first NIC of one of the guests."""

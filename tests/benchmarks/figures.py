@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -16,6 +17,13 @@ class Compare(Enum):
     SPEEDUP = "instead / nicplug"
     MORE = "nicplug - instead"
     OWN = "nicplug"
+
+
+_COMPARE: dict[Compare, Callable[[float, float], float]] = {
+    Compare.RATIO: lambda own, other: own / other,
+    Compare.SPEEDUP: lambda own, other: other / own,
+    Compare.MORE: lambda own, other: own - other,
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Figure:
     :param by: how it was done without.
     :param compare: which number is held against the goal.
     :param goal: None where the figure is shown for completeness only.
+    :param in_turns: whether both were measured in the same rounds, so that these can be compared one by one.
     """
 
     what: str
@@ -64,19 +73,22 @@ class Figure:
     by: str = ""
     compare: Compare = Compare.RATIO
     goal: Goal | None = None
+    in_turns: bool = True
 
     @property
     def value(self) -> float:
-        """The number that is held against the goal, of medians."""
-        own = self.nicplug.median
+        """The number that is held against the goal.
+
+        Of what was measured in turns that is the median of all rounds' own: a machine that is faster for a
+        while is so for both sides, but perhaps not for the half of the rounds that makes a median.
+        """
         if self.instead is None or self.compare is Compare.OWN:
-            return own
-        other = self.instead.median
-        return {
-            Compare.RATIO: lambda: own / other,
-            Compare.SPEEDUP: lambda: other / own,
-            Compare.MORE: lambda: own - other,
-        }[self.compare]()
+            return self.nicplug.median
+        own, other = ([side.median] for side in (self.nicplug, self.instead))
+        if self.in_turns:
+            own, other = self.nicplug.values, self.instead.values
+        compare = _COMPARE[self.compare]
+        return statistics.median(compare(*both) for both in zip(own, other, strict=True))
 
     @property
     def met(self) -> bool | None:
@@ -99,13 +111,17 @@ class Figure:
         """Return the same for a program."""
         return {
             "what": self.what,
-            "nicplug": asdict(self.nicplug),
-            "instead": asdict(self.instead) | {"by": self.by} if self.instead else None,
+            "nicplug": _as_json(self.nicplug),
+            "instead": _as_json(self.instead) | {"by": self.by} if self.instead else None,
             "compared": self.compare.value,
             "value": round(self.value, 4),
             "goal": str(self.goal) if self.goal else None,
             "met": self.met,
         }
+
+
+def _as_json(numbers: Numbers) -> dict[str, object]:
+    return {name: value for name, value in asdict(numbers).items() if name != "values"}
 
 
 HEADERS = ("WHAT", "NICPLUG", "INSTEAD", "RATIO", "GOAL", "MET")

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 #: One round of one way of doing it: what it measured, by name.
 Variant = Callable[[], dict[str, float]]
@@ -20,12 +20,14 @@ class Numbers:
     :param p95: what 95 of 100 are as good as, or better.
     :param count: how many there were.
     :param unit: of median and p95.
+    :param values: all of them, in the order in which they were measured.
     """
 
     median: float
     p95: float
     count: int
     unit: str
+    values: list[float] = field(repr=False)
 
     def __str__(self) -> str:
         digits = (1 if self.median >= 1 else 2) if self.unit in ("ms", "MB") else 0
@@ -42,7 +44,7 @@ def numbers(values: list[float], unit: str, *, more_is_better: bool = False) -> 
     """
     best_first = sorted(values, reverse=more_is_better)
     last = -(-len(values) * 95 // 100) - 1
-    return Numbers(statistics.median(values), best_first[last], len(values), unit)
+    return Numbers(statistics.median(values), best_first[last], len(values), unit, values)
 
 
 def milliseconds(values: list[float]) -> Numbers:
