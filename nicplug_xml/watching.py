@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,11 @@ class Change(Frozen):
 
 
 def watch(
-    uri: str | None = None, *, domains: Collection[str] = (), reconnect: bool = True
+    uri: str | None = None,
+    *,
+    domains: Collection[str] = (),
+    reconnect: bool = True,
+    readonly: bool = False,
 ) -> Iterator[Change]:
     """Tell what happens to the domains of a libvirt and to their NICs, until the caller stops asking.
 
@@ -77,13 +82,15 @@ def watch(
     :param uri: a libvirt URI; None for LIBVIRT_DEFAULT_URI or libvirt's own default.
     :param domains: names of those to tell about; empty for all.
     :param reconnect: wait for a libvirt that goes away; else the change ``disconnected`` is the last.
+    :param readonly: connect for reading alone, which libvirt may allow to those to whom it denies more.
     :returns: an iterator that waits for what happens next.
     :raises NicplugError: libvirt cannot be reached at first, or it tells of no events.
     """
+    connect = partial(open_connection, uri, readonly=readonly)
     queue: SimpleQueue[Occurrence] = SimpleQueue()
     watcher = _Watcher(queue, domains)
     with kernel_told(queue):
-        conn, subscription = subscribe(lambda: open_connection(uri), queue)
+        conn, subscription = subscribe(connect, queue)
         while True:
             with closing(subscription):
                 yield from watcher.catch_up(conn)
@@ -91,7 +98,7 @@ def watch(
             yield Change("disconnected", time.time())
             if not reconnect:
                 return
-            conn, subscription = _wait_for(uri, queue)
+            conn, subscription = _wait_for(connect, queue)
 
 
 def differences(before: Seen, after: Seen, domain: str, at: float, by: str | None) -> Iterator[Change]:
@@ -299,13 +306,15 @@ class _Watcher:
         return (change for change in changes if not self._wanted or change.domain in self._wanted)
 
 
-def _wait_for(uri: str | None, queue: SimpleQueue[Occurrence]) -> tuple[libvirt.virConnect, Subscription]:
+def _wait_for(
+    connect: Callable[[], libvirt.virConnect], queue: SimpleQueue[Occurrence]
+) -> tuple[libvirt.virConnect, Subscription]:
     while True:
         time.sleep(RETRY)
         while not queue.empty():
             queue.get()  # all domains are looked at afterwards
         try:
-            return subscribe(lambda: open_connection(uri), queue)
+            return subscribe(connect, queue)
         except NicplugError:
             continue
 

@@ -215,6 +215,7 @@ def _watch(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-reconnect", action="store_true", help="end when libvirt goes away, and do not wait for it"
     )
+    _readonly(command)
 
 
 def _graph(command: argparse.ArgumentParser) -> None:

@@ -106,7 +106,12 @@ def _watch(options: argparse.Namespace) -> int:
     from nicplug_xml.watching import watch
 
     silence_libvirt()
-    told = watch(options.connect, domains=options.domains, reconnect=not options.no_reconnect)
+    told = watch(
+        options.connect,
+        domains=options.domains,
+        reconnect=not options.no_reconnect,
+        readonly=options.readonly,
+    )
     coloured = wanted(sys.stdout)
     try:
         for change in told:

@@ -113,7 +113,7 @@ def test_what_nicplug_changes_is_told(
 ) -> None:
     blue, green, mac = libvirt_bridge(), libvirt_bridge(), new_mac()
     guest = deferred_guest(mac, timeout=None)
-    watch = watching("--json", guest.name)
+    watch, reader = watching("--json", guest.name), watching("--json", "--readonly", guest.name)
 
     attach_backend(guest.dom, mac, bridge.backend(blue.name))
     plugged, carrier = watch.events(2)
@@ -138,6 +138,9 @@ def test_what_nicplug_changes_is_told(
     assert (short(unplugged), unplugged["scope"]) == (("unplugged", "nicplug"), "live")
     watch.expect_nothing()
     assert watch.end() == (0, "")
+    told = ["plugged", "carrier", "moved", "link", "carrier", "unplugged"]
+    assert [short(one) for one in reader.events(len(told))] == [(event, "nicplug") for event in told]
+    assert reader.end() == (0, "")
 
 
 @on_the_daemon
