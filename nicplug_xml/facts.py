@@ -21,7 +21,8 @@ class Facts(Frozen):
     :param peers: the netdev that each of QEMU's NICs has now, by the NIC's id; None where QEMU was not asked.
     :param ended: ids of those netdevs whose socket was closed from the other end.
     :param astray: host devices that are no ports of the bridge that libvirt's XML has them in, each with the
-        one that it is a port of instead, if any.
+        one that it is a port of instead, if any; and what our metadata names those NICs by whose taps of ours
+        are no ports of their bridge.
     """
 
     netdevs: Collection[str] | None = None

@@ -179,6 +179,11 @@ class Domain(Descriptors, Kernel):
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
             mac = (interface.get("mac", "address") or "").lower()
             plane = entry.plane if entry else native.NAME if "connection" in interface.attributes else ""
+            if entry and entry.attached and plane in (hub.NAME, swap.NAME):
+                from nicplug_xml.host.tap import has_left
+
+                if has_left(entry.backend, mac):
+                    astray[entry.key] = ""
             if not plane or not (is_host_device(device, mac) or self._is_containers(device)):
                 continue
             bridge = _bridge(interface) if plane in (tap.NAME, native.NAME) else ""

@@ -92,6 +92,8 @@ class QmpHost(Descriptors, Kernel):
 
     def read(self) -> View:
         """Return what is true now, in the form that libvirt would tell it."""
+        from nicplug_xml.host.tap import has_left
+
         hubs, swaps = self._hubs(), self._swaps()
         there = network(self._monitor)
         for nic in hubs.keys() - self._entries.keys():
@@ -100,11 +102,12 @@ class QmpHost(Descriptors, Kernel):
             has = swap.has_joined(nic, {nic: swaps[nic].netdev})
             self._meet(Entry(nic, swap.NAME, attached=has), swaps[nic].link)
         queues = {nic: found.queues for nic, found in swaps.items()}
+        macs = {nic: self._mac(nic) for nic in (*hubs, *swaps)}
         interfaces = "".join(
-            f"<interface type='user'><mac address={quoted(self._mac(nic))}/>"
+            f"<interface type='user'><mac address={quoted(macs[nic])}/>"
             f"<driver queues='{queues.get(nic, 1)}'/>"
             f"<link state={quoted(self._links[nic])}/><alias name={quoted(nic)}/></interface>"
-            for nic in (*hubs, *swaps)
+            for nic in macs
         )
         ports = "".join(
             f"<arg value='-netdev'/><arg value={quoted(f'hubport,id={own(nic)},hubid={number}')}/>"
@@ -117,7 +120,8 @@ class QmpHost(Descriptors, Kernel):
         )
         carriers = {nic: found.link for nic, found in swaps.items()}
         peers = there.peers | {nic: found.netdev for nic, found in swaps.items()}
-        return view(domain.root, Facts(there.ids, {}, carriers, peers, there.ended))
+        left = {nic: "" for nic, mac in macs.items() if has_left(self._entries[nic].backend, mac)}
+        return view(domain.root, Facts(there.ids, {}, carriers, peers, there.ended, left))
 
     def _meet(self, entry: Entry, link: bool = True) -> None:
         """Take in a NIC that is new here. Of one on a hub QEMU does not tell the link: it is taken for up."""

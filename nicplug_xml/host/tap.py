@@ -19,6 +19,7 @@ from nicplug_xml.host import sysfs
 from nicplug_xml.host.kernel import IN_THE_WAY, in_the_way, silence
 from nicplug_xml.host.netlink import index_of, netlink
 from nicplug_xml.host.threads import in_thread
+from nicplug_xml.model import Backend
 
 _TUNSETIFF = 0x400454CA
 _TUNGETIFF = 0x800454D2
@@ -29,6 +30,9 @@ _IFF_MULTI_QUEUE = 0x0100
 
 #: Flags of a device (netdevice(7)).
 _UP, _ALLMULTI = 0x1, 0x200
+
+#: What the names of our taps begin with.
+_NAMES = "nptap"
 
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWNS = 0x00020000
@@ -49,7 +53,7 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
     :raises NotFoundError: there is no such bridge.
     :raises OperationError: the kernel refuses.
     """
-    name = "nptap%d"
+    name = f"{_NAMES}%d"
     with _closed_on_failure() as descriptors:
         while len(descriptors) < queues:
             descriptors.append(_open_tun())
@@ -65,6 +69,20 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
                 ipr.brport("set", index=tap, isolated=1)
             ipr.link("set", index=tap, state="up")
     return descriptors
+
+
+def has_left(backend: Backend | None, mac: str) -> bool:
+    """Whether `open_tap` has made taps for a NIC, and none is a port of its backend's bridge any more.
+
+    :param backend: a bridge, or a network: then any bridge will do.
+    :param mac: the guest's.
+    """
+    if backend is None or backend.type not in ("bridge", "network"):
+        return False
+    ours = (name for name in os.listdir("/sys/class/net") if name.startswith(_NAMES))
+    masters = {sysfs.master(name) for name in ours if sysfs.is_tap_of(name, mac)}
+    bridge = backend.source.get("bridge")
+    return bool(masters) and not (bridge in masters if bridge else any(masters))
 
 
 def open_macvtap(device: str, mode: str, mac: str, queues: int = 1) -> list[int]:

@@ -120,8 +120,9 @@ def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bo
 
 
 def has_fallen_off(nic: Interface, facts: Facts) -> bool:
-    """Whether a NIC's tap is no port of the bridge that libvirt has it in: that was made anew, say."""
-    return nic.shown and nic.connection is Connection.ATTACHED and nic.target in facts.astray
+    """Whether a NIC's tap, libvirt's or ours, is no port of its bridge: that was made anew, say."""
+    what = nic.target if nic.shown else nic.key
+    return nic.connection is Connection.ATTACHED and what in facts.astray
 
 
 def attach(

@@ -29,6 +29,7 @@ from nicplug_xml import (
     detach_backend,
     interfaces,
     plan_attach,
+    set_link,
 )
 from nicplug_xml.backends import direct
 from nicplug_xml.errors import OperationError, UnsupportedError
@@ -38,7 +39,7 @@ from nicplug_xml.joints import Joint
 from nicplug_xml.operations import carry_out_plan
 from nicplug_xml.steps import SendDescriptor
 from tests.live import far_end
-from tests.live.conftest import emulator, everything, interface_xml, mtu, run, wait_until
+from tests.live.conftest import devices, emulator, everything, interface_xml, master, mtu, run, wait_until
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
@@ -361,6 +362,64 @@ def test_every_backend_to_every_other(hub_guest: NewGuest, ways: tuple[str, list
     assert_free("nplow")
     # The far ends in this process may still be about to go: each plug would have left one.
     assert len(os.listdir("/proc/self/fd")) < ours + len(places)
+
+
+def test_a_bridge_that_is_made_anew_and_a_tap_that_is_put_elsewhere(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge()
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    dom, document = guest.dom, backend("bridge", f"bridge='{blue}'")
+    attach_backend(dom, mac, document)
+    (tap,) = (device for device in devices() if device.startswith("nptap"))
+    run("ip", "link", "delete", blue.name)
+    with pytest.raises(NicplugError, match="attached to bridge"):
+        attach_backend(dom, mac)
+    run("ip", "link", "add", blue.name, "type", "bridge")
+    run("ip", "address", "add", "192.0.2.1/24", "dev", blue.name)
+    run("ip", "link", "set", blue.name, "up")
+    for master_of in (None, green.name):
+        if master_of:
+            run("ip", "link", "set", tap, "master", master_of)
+        with pytest.warns(UserWarning, match=f"plugged into bridge {blue}, and is no port"):
+            interfaces(dom)
+        # That is for attach-backend to mend.
+        assert set_link(dom, mac, up=False).carrier is False
+        assert set_link(dom, mac, up=True).carrier is True
+        assert master(tap) == master_of
+        assert attach_backend(dom, mac, document).changed
+        assert not attach_backend(dom, mac).changed
+        (tap,) = (device for device in devices() if device.startswith("nptap"))
+        assert master(tap) == blue.name
+        assert reaches(guest, "192.0.2.1")
+    detach_backend(dom, mac)
+
+
+@daemon_only
+def test_a_network_that_is_started_anew(
+    libvirt_connection: libvirt.virConnect, hub_guest: NewGuest, new_mac: NewMac
+) -> None:
+    mac, wanted = new_mac(), backend("network", "network='npanew'")
+    dom = hub_guest(mac).dom
+    network = libvirt_connection.networkDefineXML(
+        "<network><name>npanew</name><bridge name='npanew'/></network>"
+    )
+    network.create()
+    try:
+        attach_backend(dom, mac, wanted)
+        network.destroy()
+        network.create()
+        with pytest.warns(UserWarning, match="plugged into network npanew, and is no port"):
+            interfaces(dom)
+        assert attach_backend(dom, mac, wanted).changed
+        assert not attach_backend(dom, mac).changed
+        (tap,) = (device for device in devices() if device.startswith("nptap"))
+        assert master(tap) == "npanew"
+        detach_backend(dom, mac)
+    finally:
+        network.destroy()
+        network.undefine()
 
 
 def test_who_has_hung_up_is_connected_to_again(hub_guest: NewGuest, new_mac: NewMac) -> None:

@@ -171,6 +171,19 @@ def test_plug_move_unplug_by_qmp(by_hand: HandMade, libvirt_bridge: BridgeFactor
         assert not qemu.carrier()
 
 
+def test_a_bridge_that_is_made_anew(by_hand: HandMade, libvirt_bridge: BridgeFactory) -> None:
+    blue = libvirt_bridge()
+    with closing(QmpHost(by_hand.qmp)) as host:
+        carry_out(host.plan_attach(NIC, bridge.backend(blue.name)), host)
+        run("ip", "link", "delete", blue.name)
+        run("ip", "link", "add", blue.name, "type", "bridge")
+        for steps in (True, False):
+            plan = host.plan_attach(NIC)
+            assert bool(plan.steps) is steps
+            carry_out(plan, host)
+        assert run("ip", "link", "show", "master", blue.name)
+
+
 def test_no_monitor(tmp_path: Path) -> None:
     with pytest.raises(NicplugError, match="no QEMU monitor at"):
         QmpHost(str(tmp_path / "nobody"))
