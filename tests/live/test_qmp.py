@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 NIC, MAC = "ua-nic0", "52:54:00:11:33:01"
 
 
+def listens(path: str) -> bool:
+    """Tell whether somebody listens at a UNIX socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(path) == 0
+
+
 class HandMade:
     """A QEMU that knows nothing of libvirt, with one NIC.
 
@@ -55,7 +61,8 @@ class HandMade:
                 *("-device", f"virtio-net-pci,id={NIC},netdev=nicplug-{NIC},mac={MAC},romfile="),
             ]
         )
-        while not os.path.exists(self.qmp):
+        # Its path is there a moment before QEMU listens.
+        while not listens(self.qmp):
             assert self.process.poll() is None
             time.sleep(0.02)
 
