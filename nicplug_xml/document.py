@@ -288,15 +288,17 @@ def check(text: str) -> None:
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """Decode an XML document by its byte order mark and its declaration.
+    """Decode an XML document by its byte order mark, its first bytes and its declaration.
 
     :param data: the document's bytes.
     :returns: its text, a byte order mark included, and the name of the encoding that gives `data` back.
     :raises SchemaError: the encoding is unknown, or the bytes are not of it.
     """
     encoding = "utf-8"
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
+    if data[:2] in (b"\xff\xfe", b"<\0"):
+        encoding = "utf-16-le"
+    elif data[:2] in (b"\xfe\xff", b"\0<"):
+        encoding = "utf-16-be"
     elif declared := re.match(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", data):
         encoding = declared[1].decode()
     try:
@@ -338,6 +340,9 @@ def _refuse_doctype(*_: object) -> NoReturn:
 
 def _parse(parser: expat.XMLParserType, data: bytes, *, last: bool = True) -> None:
     parser.StartDoctypeDeclHandler = _refuse_doctype
+    # Where the first two bytes are a "<" and a NUL, expat takes all for UTF-16, whatever it was told.
+    if b"\0" in data[:2]:
+        raise SchemaError("not well-formed XML: there is a NUL in it")
     try:
         parser.Parse(data, last)
     except expat.ExpatError as error:

@@ -141,6 +141,8 @@ def test_remove_takes_the_space_before() -> None:
         ("", "no element found"),
         ("<a/><b/>", "junk"),
         ("<a>\ud800</a>", "not well-formed"),
+        ("<\0a\0/\0>\0", "not well-formed"),
+        ("\0<\0a\0/\0>", "not well-formed"),
     ],
 )
 def test_refused(text: str, why: str) -> None:
@@ -150,9 +152,10 @@ def test_refused(text: str, why: str) -> None:
         check(text)
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16-le", "utf-16-be", "cp1252"])
-def test_decode_gives_the_bytes_back(encoding: str) -> None:
-    mark = "\ufeff" if encoding.startswith("utf-16") else ""
+def test_decode_gives_the_bytes_back(encoding: str, mark: str) -> None:
+    mark = mark if encoding.startswith("utf-16") else ""
     data = f"{mark}<?xml version='1.0' encoding=\"{encoding}\"?><a>é</a>".encode(encoding)
     text, found = decode(data)
     assert "é" in text
