@@ -98,7 +98,7 @@ def _parse(data: bytes, encoding: str | None) -> _Element | Problem:
         return Problem(line, 0, "/", "a DOCTYPE is not accepted", hint, code="doctype")
     except etree.XMLSyntaxError as error:
         line, column = error.position
-        message = f"not well-formed: {error.msg.partition(', line ')[0]}"
+        message = f"not well-formed: {error.msg.partition(', line ')[0].strip()}"
         return Problem(max(line, 1), max(column, 0), "/", message, code="xml")
 
 

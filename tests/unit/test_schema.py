@@ -171,6 +171,12 @@ def test_malformed_has_a_column() -> None:
     assert [(p.line, p.column) for p in validate("<backend>\n  <a></b></backend>")] == [(2, 10)]
 
 
+def test_malformed_is_told_in_one_line() -> None:
+    (problem,) = validate("<backend>\0</backend>")
+    assert problem.message.startswith("not well-formed: ")
+    assert "\n" not in problem.message
+
+
 def test_nothing_is_read_for_a_doctype(tmp_path: Path) -> None:
     fifo = tmp_path / "secret"
     os.mkfifo(fifo)  # who opens it to read it hangs
