@@ -15,6 +15,8 @@ import nicplug_xml
 from nicplug_xml import Backend, SchemaError
 from nicplug_xml.cli.main import main
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_all_names_are_there_sorted() -> None:
     assert nicplug_xml.__all__ == sorted(nicplug_xml.__all__)
@@ -23,6 +25,16 @@ def test_all_names_are_there_sorted() -> None:
         assert getattr(nicplug_xml, name).__doc__
     with pytest.raises(AttributeError, match="nonsense"):
         nicplug_xml.nonsense  # noqa: B018
+
+
+def test_type_checkers_know_the_names_and_no_others(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    program = tmp_path / "program.py"
+    program.write_text(f"from nicplug_xml import {', '.join(nicplug_xml.__all__)}, nonsense\n")
+    command = [sys.executable, "-m", "mypy", "--strict", str(program)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.stdout.startswith(f'{program}:1: error: Module "nicplug_xml" has no attribute "nonsense"')
+    assert "Found 1 error" in ran.stdout
 
 
 FUNCTIONS = [name for name in nicplug_xml.__all__ if inspect.isfunction(getattr(nicplug_xml, name))]
@@ -58,7 +70,7 @@ def test_docstrings_say_what_the_fields_are(name: str) -> None:
 
 
 def test_every_name_is_in_the_reference() -> None:
-    document = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    document = (ROOT / "docs" / "api.md").read_text()
     listed = re.findall(r"^\.\. auto\w+:: (\w+)$", document, re.MULTILINE)
     assert sorted(listed) == nicplug_xml.__all__
 
