@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import struct
+import time
 
 from nicplug_xml.errors import OperationError
 
@@ -51,6 +52,9 @@ _TC_HEADER = struct.Struct("=BxxxiIII")
 _ATTRIBUTE = struct.Struct("=HH")
 #: What of an attribute's kind are no flags.
 _KINDS = 0x3FFF
+
+#: Seconds to wait for those who look at what is to be deleted.
+_PATIENCE = 1
 
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK = 10, 11
@@ -175,10 +179,24 @@ class Rtnetlink:
             self._ask(_DELTFILTER, _ACK, _filter(index, 0))
             ways = (_traffic(index, 0, way, 0) for way in (_INGRESS, _EGRESS))
             if not any(self._ask(_GETTFILTER, _DUMP, way) for way in ways):
-                self._ask(_DELQDISC, _ACK, _clsact(index))
+                self._delete_clsact(index)
         except RefusedError as error:
             if error.code not in (errno.ENOENT, errno.EINVAL):
                 raise
+
+    def _delete_clsact(self, index: int) -> None:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._ask(_DELQDISC, _ACK, _clsact(index))
+                return
+            except RefusedError as error:
+                # The kernel refuses as long as anybody looks at the filters.
+                if error.code != errno.EBUSY:
+                    raise
+            if time.monotonic() > until:
+                return  # it is empty, and does nothing
+            time.sleep(0.001)
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
         """Make one request, and return the bodies of what the kernel answers to it.

@@ -10,6 +10,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
+from nicplug_xml.host import rtnetlink
 from nicplug_xml.host.rtnetlink import RefusedError, Rtnetlink, _require_done
 
 
@@ -112,6 +113,26 @@ def test_an_end_without_filters_of_others_leaves_nothing() -> None:
     recorder = Recorder()
     recorder.stop_redirect(7)
     assert [kind for kind, _, _ in recorder.requests] == [45, 46, 46, 37]
+
+
+def test_an_end_waits_for_who_looks_at_the_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looked(Recorder):
+        times = 3
+
+        def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+            if kind == 37 and self.times:
+                self.times -= 1
+                raise RefusedError(errno.EBUSY)
+            return super()._ask(kind, flags, body)
+
+    looked = Looked()
+    looked.stop_redirect(7)
+    assert [kind for kind, _, _ in looked.requests] == [45, 46, 46, 37]
+    monkeypatch.setattr(rtnetlink, "_PATIENCE", 0)
+    looked.times = 1000
+    # What stays is empty, and does nothing.
+    looked.stop_redirect(7)
+    assert [kind for kind, _, _ in looked.requests[4:]] == [45, 46, 46]
 
 
 def test_refusals() -> None:
