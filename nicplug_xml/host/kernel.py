@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml import joints
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
+from nicplug_xml.host.locking import locked
 from nicplug_xml.host.netlink import index_of
 from nicplug_xml.joints import Joint
 from nicplug_xml.planes import tap
@@ -133,7 +134,7 @@ class Kernel:
         :raises UnsupportedError: another NIC is joined to one of the devices, or that is the loopback.
         :raises OperationError: the kernel refuses; then all is as before.
         """
-        netlink, nic = self._netlink, index_of(device)
+        nic = index_of(device)
         holder, how = self._holder(nic)
         if how is not None and how.kind == "device":
             # Out of the parking place, a container's device is one like any other.
@@ -143,6 +144,17 @@ class Kernel:
             return
         other = index_of(joint.device)
         joint, before = self.owned(joint)._replace(ifindex=other), sysfs.alias(device)
+        # Of somebody else's device, the NICs of several domains may be plugged in and out at once.
+        with _locked(other) if joint.kind == "device" else nullcontext():
+            joint = self._redirect(device, joint, before)
+        self._leave(before, joint)
+
+    def _redirect(self, device: str, joint: Joint, before: str) -> Joint:
+        """Redirect the frames of a NIC's host device and of a joint's; return the joint as it is noted.
+
+        :param before: the alias of the NIC's host device.
+        """
+        netlink, nic, other = self._netlink, index_of(device), joint.ifindex
         former = joints.parse(before)
         again = former is not None and (former.kind, former.ifindex) == ("device", other)
         if joint.kind == "port":
@@ -181,7 +193,7 @@ class Kernel:
                 if not again:
                     self.release(joint)
             raise
-        self._leave(before, joint)
+        return joint
 
     def owned(self, joint: Joint) -> Joint:
         """Return a joint with what is noted of the NIC's own domain; nothing where that is not known."""
@@ -227,15 +239,16 @@ class Kernel:
         if joint.is_ours:
             self._netlink.delete(index)
             return
-        holder, its = self._holder(index)
-        if its is not None:
-            self._hand_over(holder, its, joint.changes)
-            return
-        self._netlink.stop_redirect(index)
-        # What is on it by now, a macvlan of the NIC's next place say, needs it up.
-        kept = {"down"} if sysfs.uppers(name_of(index)) else set()
-        if change := sum(_CHANGES[word] for word in joint.changes - kept):
-            self._netlink.set_flags(index, 0, change)
+        with _locked(index):
+            holder, its = self._holder(index)
+            if its is not None:
+                self._hand_over(holder, its, joint.changes)
+                return
+            self._netlink.stop_redirect(index)
+            # What is on it by now, a macvlan of the NIC's next place say, needs it up.
+            kept = {"down"} if sysfs.uppers(name_of(index)) else set()
+            if change := sum(_CHANGES[word] for word in joint.changes - kept):
+                self._netlink.set_flags(index, 0, change)
 
     def set_carrier(self, device: str, up: bool) -> None:
         """Set a container's host device up or down, which is a carrier at the container's end, or none.
@@ -342,6 +355,11 @@ class Kernel:
 
             self._session = Rtnetlink()
         return self._session
+
+
+def _locked(index: int) -> AbstractContextManager[None]:
+    """Keep everybody else from joining a NIC to a device, and from parting one from it."""
+    return locked(f"device-{index}")
 
 
 def _held(device: str, holder: str) -> UnsupportedError:

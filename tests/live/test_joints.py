@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,8 @@ from nicplug_xml import (
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
 from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain
+from nicplug_xml.host.kernel import Kernel
+from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.testing.commands import short_directory
@@ -307,6 +310,44 @@ def test_of_two_nics_at_once_one_gets_the_device(
         assert [nic.connection for nic in interfaces(guest.dom) if nic.mac == loser] == [Connection.DEFERRED]
         detach_backend(guest.dom, winner)
         assert without(OURS, everything(guest.dom)) == without(OURS, before)
+
+
+@pytest.mark.parametrize("last", ["filter", "qdisc"])
+def test_a_device_that_a_nic_leaves_while_another_one_comes_is_that_ones(
+    lower: str, other: str, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Who leaves has seen that nobody else is there, and takes away what that one has made by then."""
+    leaving, coming, joint = Kernel(), Kernel(), Joint("device", lower)
+    run("ip", "link", "add", "npsecond", "type", "veth", "peer", "name", "npsecondp")
+    request = {"filter": 45, "qdisc": 37}[last]  # RTM_DELTFILTER, RTM_DELQDISC
+    begin, ask = threading.Event(), Rtnetlink._ask
+
+    def come() -> None:
+        begin.wait()
+        coming.join("npsecond", joint)
+
+    def ask_late(self: Rtnetlink, kind: int, flags: int, body: bytes) -> list[bytes]:
+        index = struct.unpack_from("=i", body, 4)[0]
+        if self is leaving._session and index == sysfs.index(lower) and kind == request:
+            begin.set()
+            second.join(timeout=0.3)
+        return ask(self, kind, flags, body)
+
+    with closing(leaving), closing(coming):
+        try:
+            leaving.join(other, joint)
+            monkeypatch.setattr(Rtnetlink, "_ask", ask_late)
+            second = threading.Thread(target=come)
+            second.start()
+            leaving.part(other, joint)
+            second.join(timeout=10)
+            assert "device npsecond" in run("tc", "filter", "show", "dev", lower, "ingress")
+            assert "PROMISC" in run("ip", "link", "show", lower)
+            monkeypatch.undo()
+            coming.part("npsecond", joint)
+            assert "PROMISC" not in run("ip", "link", "show", lower)
+        finally:
+            run("ip", "link", "delete", "npsecond")
 
 
 def test_of_two_cables_to_one_nic_at_once_one_is_plugged_in(
