@@ -210,19 +210,22 @@ class Kernel:
             if joints.parse_port(sysfs.alias(device)):
                 self._netlink.set_alias(index_of(device), "")
             return
-        if sysfs.exists(device):
-            nic, joint = index_of(device), joint_of(device) or joint
+        nic = sysfs.index(device)
+        if nic:
+            joint = joint_of(device) or joint
             self._netlink.stop_redirect(nic)
-            if joints.parse(sysfs.alias(device)):
-                self._netlink.set_alias(nic, "")
         if not joint.is_ours:
-            self.release(joint)
+            self.release(joint, device)
+        # Last: until then, whoever is killed leaves word of what there is to clear away.
+        if nic and joints.parse(sysfs.alias(device)):
+            self._netlink.set_alias(nic, "")
 
-    def release(self, joint: Joint) -> None:
+    def release(self, joint: Joint, leaving: str = "") -> None:
         """Let go of a joint's device: one of ours is deleted, and to another one nothing is redirected.
 
         One that another NIC is joined to by now stays as that needs it.
 
+        :param leaving: the host device of the NIC that leaves it, where its alias still tells of that.
         :raises OperationError: the kernel or Open vSwitch refuses.
         """
         if joint.kind == "port":
@@ -241,7 +244,7 @@ class Kernel:
             return
         with _locked(index):
             holder, its = self._holder(index)
-            if its is not None:
+            if its is not None and holder != leaving:
                 self._hand_over(holder, its, joint.changes)
                 return
             self._netlink.stop_redirect(index)

@@ -30,7 +30,7 @@ from nicplug_xml import (
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
 from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain
-from nicplug_xml.host.kernel import Kernel
+from nicplug_xml.host.kernel import Kernel, joint_of
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
@@ -543,6 +543,37 @@ def test_what_was_left_behind_is_taken_over(
     detach_backend(successor.dom, mac)
     assert "PROMISC" not in run("ip", "link", "show", other)
     assert "clsact" not in run("tc", "qdisc", "show", "dev", other)
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_who_is_killed_while_parting_leaves_word_of_what_there_is(
+    lower: str, other: str, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    left, ask = calls, Rtnetlink._ask
+
+    def ask_or_die(self: Rtnetlink, kind: int, flags: int, body: bytes) -> list[bytes]:
+        nonlocal left
+        left -= bool(flags & 0x4)  # of what changes something
+        if left < 0:
+            raise KilledError
+        return ask(self, kind, flags, body)
+
+    run("ip", "link", "set", lower, "down")
+    with closing(Kernel()) as kernel:
+        kernel.join(other, Joint("device", lower))
+        with monkeypatch.context() as patch:
+            patch.setattr(Rtnetlink, "_ask", ask_or_die)
+            with pytest.raises(KilledError):
+                kernel.part(other, Joint("device", lower))
+        joint = joint_of(other)
+        assert joint is not None
+        kernel.part(other, joint)
+    assert joint_of(other) is None
+    assert "mirred" not in run("tc", "filter", "show", "dev", lower, "ingress")
+    assert not {"PROMISC", "UP"} & set(re.findall(r"\w+", run("ip", "link", "show", lower).split(">")[0]))
 
 
 @daemon_only
