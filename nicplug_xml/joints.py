@@ -100,6 +100,11 @@ def is_helper(name: str, device: str) -> bool:
     return name in _helpers(device)
 
 
+def is_named_as_ours(name: str) -> bool:
+    """Whether that is a name that `helper` returns for the NIC of any host device."""
+    return name.endswith((".np0", ".np1"))
+
+
 def _helpers(device: str) -> tuple[str, str]:
     from zlib import crc32
 

@@ -545,6 +545,25 @@ def test_what_was_left_behind_is_taken_over(
     assert "clsact" not in run("tc", "qdisc", "show", "dev", other)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_macvlan_that_was_left_behind_is_not_in_the_way(
+    deferred_guest: NewGuest, lower: str, new_mac: NewMac, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """The next one of the same guest has another name, since its tap has, and the same MAC."""
+    mac = new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    with monkeypatch.context() as patch:
+        patch.setattr(janitor, "ensure", lambda _: None)
+        left = f"{attach_backend(dom, mac, direct.backend(lower, mode)).target}.np0"
+    dom.destroy()
+    dom.create()
+    assert left in devices()
+    status = attach_backend(dom, mac, direct.backend(lower, mode))
+    assert status.carrier
+    assert f"{status.target}.np0" in devices()
+    assert left not in devices() or left == f"{status.target}.np0"
+
+
 @pytest.mark.parametrize("calls", range(6))
 def test_who_is_killed_while_parting_leaves_word_of_what_there_is(
     lower: str, other: str, monkeypatch: pytest.MonkeyPatch, calls: int
