@@ -85,15 +85,16 @@ class Kernel:
         self.require_device(lower, mtu)
         below = index_of(lower)
         self.require_frames(lower, name)
-        if sysfs.exists(name):
-            # Names are given in turn: this one was left by somebody who was killed in between.
-            self._netlink.delete(index_of(name))
+        if index := sysfs.index(name):
+            # Names are given in turn: this one was left by somebody who was killed in between, or is a port's
+            # that Open vSwitch is about to let go of.
+            self._netlink.delete(index)
         # In mode passthru it has the address of the device below.
         addresses = mac, sysfs.address(lower)
         for left in filter(joints.is_named_as_ours, sysfs.uppers(lower)):
             # In the way as well: of a guest that ended while nobody was there to clear away.
             index = sysfs.index(left)
-            if sysfs.address(left) in addresses and not self._holder(index)[0]:
+            if index and sysfs.address(left) in addresses and not self._holder(index)[0]:
                 self._netlink.delete(index)
         try:
             self._netlink.add_macvlan(name, below, mode, mac, mtu)

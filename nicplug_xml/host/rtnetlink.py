@@ -135,8 +135,12 @@ class Rtnetlink:
         self._ask(_NEWLINK, _ACK | _CREATE | _EXCLUSIVE, _link(0) + b"".join(attributes))
 
     def delete(self, index: int) -> None:
-        """Delete a device."""
-        self._ask(_DELLINK, _ACK, _link(index))
+        """Delete a device; one that is gone is fine."""
+        try:
+            self._ask(_DELLINK, _ACK, _link(index))
+        except RefusedError as error:
+            if error.code != errno.ENODEV:
+                raise
 
     def redirect(self, index: int, target: int, *, anew: bool = False) -> None:
         """Have all that a device receives sent by another one, and by no other that it was before.

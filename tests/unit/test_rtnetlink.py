@@ -135,6 +135,12 @@ def test_an_end_waits_for_who_looks_at_the_filters(monkeypatch: pytest.MonkeyPat
     assert [kind for kind, _, _ in looked.requests[4:]] == [45, 46, 46]
 
 
+def test_a_device_that_is_gone_is_deleted() -> None:
+    Answering(code=errno.ENODEV).delete(7)
+    with pytest.raises(RefusedError, match="takes root"):
+        Answering(code=errno.EPERM).delete(7)
+
+
 def test_refusals() -> None:
     _require_done(struct.pack("=i", 0), 0)
     with pytest.raises(RefusedError, match=r"the kernel refuses: \(17, 'File exists'\)"):
