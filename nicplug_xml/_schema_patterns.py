@@ -299,18 +299,13 @@ def _names(node: _Element) -> NameClass:
     kind = node.tag.removeprefix(_NS)
     if kind == "name":
         return NameClass((_qualified(node, (node.text or "").strip(), _inherited(node, "ns")),), (), None)
-    if kind == "choice":
+    if kind in ("choice", "except"):
         parts = [_names(child) for child in node.iterchildren(f"{_NS}*")]
         listed, spaces = (sum((getattr(part, which) for part in parts), ()) for which in ("names", "any_of"))
         return NameClass(listed, spaces, next((part.but for part in parts if part.but), None))
     but = next(node.iterchildren(f"{_NS}except"), None)
-    excepted = None if but is None else _names_of_all(but)
+    excepted = None if but is None else _names(but)
     return NameClass((), (None if kind == "anyName" else _inherited(node, "ns"),), excepted)
-
-
-def _names_of_all(node: _Element) -> NameClass:
-    parts = [_names(child) for child in node.iterchildren(f"{_NS}*")]
-    return NameClass(sum((part.names for part in parts), ()), sum((part.any_of for part in parts), ()), None)
 
 
 def _qualified(node: _Element, name: str, uri: str) -> str:
