@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
-from nicplug_xml._schema_files import Complaint
 from nicplug_xml._schema_walk import Finding, did_you_mean, walk
 
 if TYPE_CHECKING:
@@ -61,10 +60,6 @@ def explain(node: _Element, pattern: Pattern) -> list[Finding]:
     checks = _CHECKS if findings and node.tag in ("interface", "backend") else ()
     # What a later check would find often follows from what an earlier one has found.
     return next((found for check in checks if (found := list(check(node)))), findings)
-
-
-def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    return did_you_mean(word, known, f"known are {', '.join(known)}")
 
 
 def _check_connection(node: _Element) -> Iterator[Finding]:
@@ -159,8 +154,8 @@ _Check: TypeAlias = "Callable[[_Element], Iterator[Finding]]"
 _CHECKS: tuple[_Check, ...] = (_check_connection, _check_type, _check_source)
 
 
-def take_out(part: _Element) -> _Element:
-    """Replace an element by a comment, which no grammar minds, and return the comment.
+def take_out(part: _Element) -> None:
+    """Replace an element by a comment, which no grammar minds.
 
     Unlike a plain removal this leaves the text behind the element where it is.
     """
@@ -169,13 +164,11 @@ def take_out(part: _Element) -> _Element:
     placeholder = etree.Comment("")
     placeholder.tail = part.tail
     part.getparent().replace(part, placeholder)
-    return placeholder
 
 
-def complaint(node: _Element, complaints: list[Complaint]) -> Finding:
+def complaint(node: _Element, complaints: list[str]) -> Finding:
     """Say it as libxml2 does, where nothing else was found: its most telling complaint, with its place."""
-    ranked = sorted(complaints, key=lambda one: not any(word in one.message for word in _TELLING))
-    message = ranked[0].message
+    message = min(complaints, key=lambda one: not any(word in one for word in _TELLING))
     named = _NAMED.search(message)
     place = next(node.iter(named[1]), None) if named else None
     return Finding(node if place is None else place, message)

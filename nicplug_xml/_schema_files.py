@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from nicplug_xml.errors import SchemaError
 
@@ -23,14 +23,6 @@ OVERRIDE = "NICPLUG_LIBVIRT_SCHEMAS"
 _AS_WRITTEN = "file:///usr/share/libvirt/schemas/"
 _INCLUDE = "{http://relaxng.org/ns/structure/1.0}include"
 _HINT = f"install the Debian package libvirt0, or set {OVERRIDE} to the directory that holds domain.rng"
-
-
-class Complaint(NamedTuple):
-    """One line of libxml2's error log: line (0 when unknown), path (empty when unknown) and words."""
-
-    line: int
-    path: str
-    message: str
 
 
 class Grammar:
@@ -62,14 +54,12 @@ class Grammar:
 
         return Builder(self._tree)
 
-    def complaints(self, node: _Element) -> list[Complaint]:
-        """Return what libxml2 has against the node, taken as a document; nothing when it is valid."""
+    def complaints(self, node: _Element) -> list[str]:
+        """Return what libxml2 has against the node, taken as a document that is not valid."""
         with self._lock:
-            if self._relaxng.validate(node):
-                return []
-            log = self._relaxng.error_log
-            found = [Complaint(entry.line, entry.path or "", entry.message) for entry in log]
-        return found or [Complaint(0, "", "the document does not match the schema")]
+            self._relaxng.validate(node)
+            found = [entry.message for entry in self._relaxng.error_log]
+        return found or ["the document does not match the schema"]
 
 
 def grammar(kind: Kind) -> Grammar:

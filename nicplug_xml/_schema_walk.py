@@ -47,10 +47,10 @@ def walk(node: _Element, pattern: Pattern) -> list[Finding]:
     return found
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return the question whether it was another word, if one is close; else the other text."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the question whether it was another word, if one is close; else an empty string."""
     close = _closest(word, known)
-    return f"did you mean '{close}'?" if close else otherwise
+    return f"did you mean '{close}'?" if close else ""
 
 
 def _closest(word: str, known: Iterable[str]) -> str:
