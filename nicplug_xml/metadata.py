@@ -60,14 +60,10 @@ class Entry(Frozen):
         return f"{start}>{backend}</interface>" if backend else f"{start}/>"
 
 
-def key(alias: str | None, mac: str | None) -> str:
-    """Return what an entry names an interface by, or an empty string when it has neither."""
-    return alias if alias and alias.startswith(USER_ALIAS) else (mac or "").lower()
-
-
 def key_of(interface: Element) -> str:
     """Return what an entry names this ``<interface>`` by, or an empty string when it has neither."""
-    return key(interface.get("alias", "name"), interface.get("mac", "address"))
+    alias = interface.get("alias", "name") or ""
+    return alias if alias.startswith(USER_ALIAS) else (interface.get("mac", "address") or "").lower()
 
 
 def entry_of(interface: Element, entries: Mapping[str, Entry]) -> Entry | None:
