@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from nicplug_xml.backends import ovs
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.document import quoted
 from nicplug_xml.endpoints import BridgePort, Endpoint
 from nicplug_xml.model import Backend
 
 TYPES = ("bridge",)
 HINT = "'ip link show type bridge' on the hypervisor's host lists the bridges"
+intended = as_it_is
 
 
 def backend(name: str) -> Backend:
@@ -21,11 +22,6 @@ def describe(backend: Backend) -> str:
     """Return the backend in words."""
     kind = "ovs" if ovs.is_ovs(backend.child("virtualport")) else "bridge"
     return f"{kind} {backend.source.get('bridge', '?')}"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.document import quoted
 from nicplug_xml.endpoints import CableTo, Endpoint
 from nicplug_xml.model import Backend
 
 TYPES = ("cable",)
 HINT = "'nicplug list' shows what NICs there are"
+intended = as_it_is
 
 
 def backend(domain: str, interface: str) -> Backend:
@@ -19,11 +20,6 @@ def backend(domain: str, interface: str) -> Backend:
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
     return f"cable {backend.source.get('domain', '?')}/{backend.source.get('interface', '?')}"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

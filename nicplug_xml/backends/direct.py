@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.document import quoted
 from nicplug_xml.endpoints import Endpoint, MacvtapOn
 from nicplug_xml.errors import SchemaError
@@ -10,6 +10,7 @@ from nicplug_xml.model import Backend
 
 TYPES = ("direct",)
 HINT = "'ip link' on the hypervisor's host lists the devices"
+intended = as_it_is
 
 #: libvirt's names of the modes, and the kernel's.
 MODES = {"bridge": "bridge", "private": "private", "vepa": "vepa", "passthrough": "passthru"}
@@ -23,11 +24,6 @@ def backend(device: str, mode: str = "bridge") -> Backend:
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
     return f"direct {backend.source.get('dev', '?')} ({_mode(backend)})"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

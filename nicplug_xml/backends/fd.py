@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from nicplug_xml.backends.common import as_it_is
 from nicplug_xml.endpoints import Endpoint
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.model import Backend
 
 TYPES = ("fd",)
 HINT = "tap, macvtap and connected stream sockets can be handed in"
+intended = as_it_is
 
 
 def backend() -> Backend:
@@ -18,11 +20,6 @@ def backend() -> Backend:
 def describe(_backend: Backend) -> str:
     """Return the backend in words."""
     return "descriptor"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend; to plug it in again takes another descriptor."""
-    return backend
 
 
 def endpoint(_backend: Backend, _network: str) -> Endpoint:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.endpoints import Endpoint, Netdev
 from nicplug_xml.errors import SchemaError
 from nicplug_xml.model import Backend
 
 TYPES = ("l2tpv3",)
 HINT = "the tunnel without ports takes CAP_NET_RAW; 'ip l2tp show session' shows what the other end expects"
+intended = as_it_is
 
 _COOKIES = ("txcookie", "rxcookie")
 
@@ -16,11 +17,6 @@ _COOKIES = ("txcookie", "rxcookie")
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
     return f"l2tpv3 {backend.source.get('address', '?')}"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

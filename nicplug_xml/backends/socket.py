@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.endpoints import Endpoint, Netdev, StreamTo
 from nicplug_xml.model import Backend
 
@@ -10,16 +10,12 @@ from nicplug_xml.model import Backend
 _ARGUMENTS = {"mcast": "mcast", "udp": "udp", "server": "listen"}
 TYPES = (*_ARGUMENTS, "client")
 HINT = "the other end has to be there first: look with 'ss -a' on the hypervisor's host"
+intended = as_it_is
 
 
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
     return f"{backend.type} {backend.source.get('address', '')}:{backend.source.get('port', '?')}"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

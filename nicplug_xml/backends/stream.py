@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.document import Element
 from nicplug_xml.endpoints import Endpoint, Netdev, StreamTo
 from nicplug_xml.errors import SchemaError
@@ -10,6 +10,7 @@ from nicplug_xml.model import Backend
 
 TYPES = ("stream", "dgram")
 HINT = "look with 'ss -ax' and 'ss -aun' on the hypervisor's host who has which socket"
+intended = as_it_is
 
 
 def describe(backend: Backend) -> str:
@@ -17,11 +18,6 @@ def describe(backend: Backend) -> str:
     source = backend.source
     place = source.get("path") or f"{source.get('address', '')}:{source.get('port', '?')}"
     return " ".join(filter(None, (backend.type, source.get("mode"), place)))
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

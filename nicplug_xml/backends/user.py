@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nicplug_xml.backends.common import as_it_is
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint, Netdev, Passt
 from nicplug_xml.errors import UnsupportedError
@@ -11,6 +12,7 @@ from nicplug_xml.model import Backend
 
 TYPES = ("user",)
 HINT = "is a port that it forwards in use on the hypervisor's host? 'ss -ltnu' shows them"
+intended = as_it_is
 
 
 def backend() -> Backend:
@@ -21,11 +23,6 @@ def backend() -> Backend:
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
     return "passt" if _is_passt(backend) else "user"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:

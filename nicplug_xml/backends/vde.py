@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from nicplug_xml.backends.common import required
+from nicplug_xml.backends.common import as_it_is, required
 from nicplug_xml.endpoints import Endpoint, Netdev
 from nicplug_xml.model import Backend
 
 TYPES = ("vde",)
 HINT = "is its directory that of a running 'vde_switch -s DIRECTORY'?"
+intended = as_it_is
 
 
 def describe(backend: Backend) -> str:
     """Return the backend in words."""
     return f"vde {backend.source.get('path', '?')}"
-
-
-def intended(backend: Backend) -> Backend:
-    """Return the backend as it can be plugged in again."""
-    return backend
 
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:
