@@ -29,6 +29,4 @@ def endpoint(backend: Backend, _network: str) -> Endpoint:
     virtualport = backend.child("virtualport")
     if ovs.is_ovs(virtualport):
         return ovs.port(required(backend, "bridge"), (virtualport,), (backend.child("vlan"),))
-    port = backend.child("port")
-    isolated = port is not None and port.attributes.get("isolated") == "yes"
-    return BridgePort(required(backend, "bridge"), isolated)
+    return BridgePort(required(backend, "bridge"), backend.element.get("port", "isolated") == "yes")

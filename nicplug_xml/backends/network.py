@@ -72,7 +72,7 @@ def endpoint(backend: Backend, network: str) -> Endpoint:
         if ovs.is_ovs(*virtualports):
             vlans = tuple(element.find("vlan") for element in inherited)
             return replace(ovs.port(device, virtualports, vlans), given=given - {"vlan"})
-        isolated = _isolated(backend) or root.get("port", "isolated") == "yes"
+        isolated = "yes" in (element.get("port", "isolated") for element in (backend.element, root))
         return BridgePort(device, isolated, given - {"port"})
     if forward is not None and mode in direct.MODES:
         # libvirt hands out the least used device of a pool; what it counts is not ours to see.
@@ -92,11 +92,6 @@ def _rules(network: Element, group: Element | None) -> list[Element]:
 
 def _same(one: Element, other: Element) -> bool:
     return one.name == other.name and within(one, other) and within(other, one)
-
-
-def _isolated(backend: Backend) -> bool:
-    port = backend.child("port")
-    return port is not None and port.attributes.get("isolated") == "yes"
 
 
 def _portgroup(network: Element, name: str | None) -> Element | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nicplug_xml.backends.common import as_it_is
-from nicplug_xml.document import Document, Element
+from nicplug_xml.document import Element
 from nicplug_xml.endpoints import Endpoint, Netdev, Passt
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.model import Backend
@@ -27,7 +27,7 @@ def describe(backend: Backend) -> str:
 
 def endpoint(backend: Backend, _network: str) -> Endpoint:
     """Return QEMU's netdev, or the passt process."""
-    root = Document(backend.to_xml()).root
+    root = backend.element
     takes = frozenset(
         f"{forward.attributes.get('proto', 'tcp')} {port}"
         for forward in _named(root, "portForward")
@@ -40,8 +40,7 @@ def endpoint(backend: Backend, _network: str) -> Endpoint:
 
 
 def _is_passt(backend: Backend) -> bool:
-    child = backend.child("backend")
-    return child is not None and child.attributes.get("type") == "passt"
+    return backend.element.get("backend", "type") == "passt"
 
 
 def _slirp_arguments(root: Element) -> dict[str, object]:

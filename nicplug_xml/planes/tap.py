@@ -97,8 +97,8 @@ def shows(backend: Backend, endpoint: Endpoint | None = None) -> bool:
 
 def _is_ovs(backend: Backend) -> bool:
     # Only what may be so is parsed.
-    virtualport = backend.child("virtualport") if "openvswitch" in "".join(backend.children) else None
-    return virtualport is not None and virtualport.attributes.get("type") == "openvswitch"
+    asked = "openvswitch" in "".join(backend.children)
+    return asked and backend.element.get("virtualport", "type") == "openvswitch"
 
 
 def provision(_document: Document, _interfaces: Mapping[str, Element]) -> None:
