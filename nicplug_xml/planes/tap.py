@@ -113,10 +113,15 @@ def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bo
     """Return how this stock ``<interface>`` is connected, and whether it tells of the backend itself."""
     if not _is_parked(interface):
         return Connection.ATTACHED, True
-    # What is recorded is believed of a tap that is not this host's.
+    return look_at_joint(interface, entry, facts), False
+
+
+def look_at_joint(interface: Element, entry: Entry, facts: Facts) -> Connection:
+    """Return how a stock ``<interface>`` that is parked is connected."""
+    # What is recorded is believed of a device that is not this host's.
     joint = facts.joints.get(interface.get("target", "dev") or "", _BELIEVED)
     joined = entry.attached and joint is not None and not joint.gone
-    return Connection.ATTACHED if joined else Connection.DEFERRED, False
+    return Connection.ATTACHED if joined else Connection.DEFERRED
 
 
 def has_fallen_off(nic: Interface, facts: Facts) -> bool:

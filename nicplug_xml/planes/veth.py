@@ -35,8 +35,6 @@ KEPT = frozenset(("ip", "route"))
 #: libvirt carries these out when it makes a tap, and we do not.
 _LIBVIRTS = frozenset(("backend", "bandwidth", "filterref", "vlan", "coalesce", "tune"))
 
-_BELIEVED = Joint("", "")
-
 hold = tap.hold
 provision = tap.provision
 release = tap.release
@@ -60,10 +58,7 @@ def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
 
 def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
     """Return how this stock ``<interface>`` is connected; it never tells of the backend itself."""
-    # What is recorded is believed of a device that is not this host's.
-    joint = facts.joints.get(interface.get("target", "dev") or "", _BELIEVED)
-    joined = entry.attached and joint is not None and not joint.gone
-    return Connection.ATTACHED if joined else Connection.DEFERRED, False
+    return tap.look_at_joint(interface, entry, facts), False
 
 
 def present(interface: Element, backend: Backend | None, facts: Facts) -> Backend | None:
