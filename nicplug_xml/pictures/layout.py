@@ -97,7 +97,7 @@ def lay_out(graph: Graph) -> Layout:
     sides = _sides(graph.guests)
     tall = max(sum(max(1, len(guest.nics)) for guest in side) for side in sides) > _TALL
     columns = [place for place in graph.places if place in shared]
-    plates = [_plate_width(place) for place in columns]
+    plates = [plate_width(place) for place in columns]
     levels = 2 if len(columns) > 4 else 1
     head = (levels * (PLATE + 6) + 8) if columns else 0
     width = max([_box_width(guest) for guest in graph.guests], default=0)
@@ -207,7 +207,8 @@ def _box_width(guest: Guest) -> float:
     return 44 + max([len(guest.name) + 12, *rows]) * CHARACTER
 
 
-def _plate_width(place: Place) -> float:
+def plate_width(place: Place) -> float:
+    """Return the width of what the name of a place is written on."""
     return 16 + max(len(place.name), len(kind_line(place))) * CHARACTER
 
 
@@ -218,10 +219,6 @@ def kind_line(place: Place) -> str:
 
 def _lane_count(graph: Graph, sides: Sequence[Sequence[Guest]]) -> int:
     """Return how many lanes the cables need at most side by side."""
-    return min(len(graph.cables), _overlap(graph, sides))
-
-
-def _overlap(graph: Graph, sides: Sequence[Sequence[Guest]]) -> int:
     rows: dict[int, float] = {}
     for side in sides:
         y = 0.0

@@ -20,6 +20,7 @@ from nicplug_xml.pictures.layout import (
     Port,
     kind_line,
     lay_out,
+    plate_width,
     title,
 )
 
@@ -91,7 +92,7 @@ def _bus(bus: Bus) -> str:
 
 
 def _plate(bus: Bus, y: float) -> str:
-    width = 16 + max(len(bus.place.name), len(kind_line(bus.place))) * CHARACTER
+    width = plate_width(bus.place)
     left, top = bus.x - width / 2, y - PLATE / 2
     return (
         f'<g><rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{PLATE}" rx="5" fill="#fff"'
