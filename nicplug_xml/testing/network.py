@@ -27,7 +27,7 @@ class Bridge:
     def __init__(self, address: str | None = None, *, name: str | None = None) -> None:
         self.name = name or f"npbr{next(_numbers)}"
         self.address = address
-        run(["ip", "link", "add", self.name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"])
+        self._make()
         try:
             if address:
                 run(["ip", "address", "add", address, "dev", self.name])
@@ -42,6 +42,9 @@ class Bridge:
     def close(self) -> None:
         """Remove the bridge; one that is gone already is fine."""
         _delete(self.name)
+
+    def _make(self) -> None:
+        run(["ip", "link", "add", self.name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"])
 
 
 class Peer:

@@ -20,7 +20,7 @@ from types import TracebackType
 from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.testing.commands import program, run, short_directory, tail
 from nicplug_xml.testing.namespace import isolated
-from nicplug_xml.testing.network import Peer
+from nicplug_xml.testing.network import Bridge, Peer
 
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 
@@ -184,7 +184,7 @@ class PrivateOvs:
             time.sleep(0.01)
 
 
-class OvsBridge:
+class OvsBridge(Bridge):
     """A bridge of an Open vSwitch of ours.
 
     :param ovs: the Open vSwitch.
@@ -195,20 +195,8 @@ class OvsBridge:
 
     def __init__(self, ovs: PrivateOvs, address: str | None = None, *, name: str | None = None) -> None:
         self.ovs = ovs
-        self.name = name or f"npovs{next(_numbers)}"
-        self.address = address
         self._peers = ExitStack()
-        ovs.vsctl("add-br", self.name, "--", "set", "Bridge", self.name, "datapath_type=netdev")
-        try:
-            if address:
-                run(["ip", "address", "add", address, "dev", self.name])
-            run(["ip", "link", "set", self.name, "up"])
-        except BaseException:
-            self.close()
-            raise
-
-    def __str__(self) -> str:
-        return self.name
+        super().__init__(address, name=name or f"npovs{next(_numbers)}")
 
     def peer(self, address: str, *vlans: str) -> OvsPeer:
         """Make a network namespace that is connected to the bridge; it goes with the bridge at the latest.
@@ -227,6 +215,9 @@ class OvsBridge:
         """Remove the bridge, its ports and its peers; one that is gone already is fine."""
         self._peers.close()
         self.ovs.vsctl("--if-exists", "del-br", self.name)
+
+    def _make(self) -> None:
+        self.ovs.vsctl("add-br", self.name, "--", "set", "Bridge", self.name, "datapath_type=netdev")
 
 
 class OvsPeer(Peer):
