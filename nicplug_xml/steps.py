@@ -148,7 +148,14 @@ class Step(Protocol):
         """Take it back; harmless when it was not done."""
 
 
-class EnsureParking(Frozen):
+class _WithoutUndo(Frozen):
+    """A step that changes nothing, or that nothing takes back."""
+
+    def undo(self, host: Host) -> None:
+        pass
+
+
+class EnsureParking(_WithoutUndo):
     """Make the parking place. It stays: other NICs may use it by the time of an undo.
 
     :param call: what makes it, in words.
@@ -163,11 +170,8 @@ class EnsureParking(Frozen):
     def apply(self, host: Host) -> None:
         host.ensure_parking()
 
-    def undo(self, host: Host) -> None:
-        pass
 
-
-class RequireNetwork(Frozen):
+class RequireNetwork(_WithoutUndo):
     """Look whether a libvirt network can be plugged into."""
 
     network: str
@@ -178,9 +182,6 @@ class RequireNetwork(Frozen):
 
     def apply(self, host: Host) -> None:
         host.require_network(self.network)
-
-    def undo(self, host: Host) -> None:
-        pass
 
 
 class UpdateDevice(Frozen):
@@ -229,7 +230,7 @@ class SetMtu(Frozen):
         host.set_mtu(self.device, self.mac, self.before)
 
 
-class RequireNetdev(Frozen):
+class RequireNetdev(_WithoutUndo):
     """Look whether QEMU can have a netdev of that type; not every version and build has all."""
 
     kind: str
@@ -241,11 +242,8 @@ class RequireNetdev(Frozen):
     def apply(self, host: Host) -> None:
         host.require_netdev(self.kind)
 
-    def undo(self, host: Host) -> None:
-        pass
 
-
-class AwaitListening(Frozen):
+class AwaitListening(_WithoutUndo):
     """See that a netdev listens. QEMU begins that in the background, and crashes when one that failed gets a
     frame.
 
@@ -260,9 +258,6 @@ class AwaitListening(Frozen):
 
     def apply(self, host: Host) -> None:
         host.await_listening(self.netdev)
-
-    def undo(self, host: Host) -> None:
-        pass
 
 
 class OpenTap(Frozen):
@@ -425,7 +420,7 @@ class LetGoFirst(Frozen):
             step.apply(host)
 
 
-class RequireHere(Frozen):
+class RequireHere(_WithoutUndo):
     """Look whether the NIC's host device is one of this host's: the kernel's part is for those alone."""
 
     device: str
@@ -438,11 +433,8 @@ class RequireHere(Frozen):
     def apply(self, host: Host) -> None:
         host.require_here(self.device, self.mac)
 
-    def undo(self, host: Host) -> None:
-        pass
 
-
-class RequireDevice(Frozen):
+class RequireDevice(_WithoutUndo):
     """Look whether there is a network device to be joined to.
 
     :param mtu: what the NIC was told to use; 0 where nothing was said.
@@ -458,9 +450,6 @@ class RequireDevice(Frozen):
 
     def apply(self, host: Host) -> None:
         host.require_device(self.device, self.mtu)
-
-    def undo(self, host: Host) -> None:
-        pass
 
 
 class AddMacvlan(Frozen):
@@ -579,7 +568,7 @@ class SetCarrier(Frozen):
         host.set_carrier(self.device, not self.up)
 
 
-class Release(Frozen):
+class Release(_WithoutUndo):
     """Let go of what the NIC was joined to. Nothing takes that back."""
 
     joint: Joint
@@ -595,9 +584,6 @@ class Release(Frozen):
 
     def apply(self, host: Host) -> None:
         host.release(self.joint)
-
-    def undo(self, host: Host) -> None:
-        pass
 
 
 class OfOther(Frozen):
@@ -647,7 +633,7 @@ class Record(Frozen):
         host.record(self.undo_entry, self.keys, self.scope)
 
 
-class Check(Frozen):
+class Check(_WithoutUndo):
     """Read back what the steps before it did."""
 
     expected: Expected
@@ -664,11 +650,8 @@ class Check(Frozen):
     def apply(self, host: Host) -> None:
         host.check(self.expected)
 
-    def undo(self, host: Host) -> None:
-        pass
 
-
-class Announce(Frozen):
+class Announce(_WithoutUndo):
     """Have QEMU announce one NIC, so that switches learn where it is now.
 
     :param alias: the NIC's device alias, which is its id in QEMU.
@@ -694,9 +677,6 @@ class Announce(Frozen):
 
     def apply(self, host: Host) -> None:
         host.monitor("announce-self", self.arguments)
-
-    def undo(self, host: Host) -> None:
-        pass
 
 
 def one_line(xml: str) -> str:
