@@ -35,11 +35,7 @@ class Report(Frozen):
 
 def text(reports: Sequence[Report]) -> str:
     """Return each problem with the line of the source, and a mark below it."""
-    return "".join(
-        f"{block}\n"
-        for report in reports
-        for block in (_block(report, problem) for problem in report.problems)
-    )
+    return "".join(f"{_block(report, problem)}\n" for report in reports for problem in report.problems)
 
 
 def as_json(reports: Sequence[Report]) -> str:
