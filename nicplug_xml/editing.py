@@ -189,19 +189,19 @@ def dedented(interface: str) -> str:
     return "\n".join(line.removeprefix(space) for line in lines) + "\n"
 
 
-def same_interface(text: str, names: Sequence[str]) -> None:
+def same_interface(text: str, before: str) -> None:
     """Check that an edited ``<interface>`` still is the one that it was.
 
     :param text: the edited text.
-    :param names: the MAC that it had, in lower case.
+    :param before: the MAC that it had, in lower case.
     :raises NotFoundError: it has another MAC, so it would be another interface.
     :raises SchemaError: it is malformed, or no ``<interface>``.
     """
     from nicplug_xml import updating
 
     mac = (updating.parse(text).get("mac", "address") or "").lower()
-    if mac and mac not in names:
+    if mac and mac != before:
         raise NotFoundError(
-            f"the MAC was {', '.join(names)} and is {mac} now, which a running guest's NIC cannot change",
+            f"the MAC was {before} and is {mac} now, which a running guest's NIC cannot change",
             hint="put it back, or change the definition: 'nicplug edit' without --live",
         )

@@ -134,7 +134,7 @@ def live_interface(dom: libvirt.virDomain, name: str) -> Subject:
     def check(xml: str) -> Sequence[Problem]:
         problems = validate(xml)
         if not problems:
-            same_interface(xml, [status.mac])
+            same_interface(xml, status.mac)
         return problems
 
     def apply(xml: str, _forced: bool) -> str:

@@ -278,9 +278,9 @@ def test_dedented() -> None:
 
 
 def test_same_interface() -> None:
-    same_interface("<interface><mac address='52:54:00:AA:00:01'/></interface>", ["52:54:00:aa:00:01"])
-    same_interface("<interface/>", ["52:54:00:aa:00:01"])
+    same_interface("<interface><mac address='52:54:00:AA:00:01'/></interface>", "52:54:00:aa:00:01")
+    same_interface("<interface/>", "52:54:00:aa:00:01")
     with pytest.raises(NotFoundError, match="is 52:54:00:aa:00:02 now"):
-        same_interface("<interface><mac address='52:54:00:aa:00:02'/></interface>", ["52:54:00:aa:00:01"])
+        same_interface("<interface><mac address='52:54:00:aa:00:02'/></interface>", "52:54:00:aa:00:01")
     with pytest.raises(SchemaError):
-        same_interface("<backend/>", [])
+        same_interface("<backend/>", "")
