@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.host.connection import silence_libvirt, start_event_loop
-from nicplug_xml.testing.commands import program, share_capabilities, short_directory, tail
+from nicplug_xml.testing.commands import program, share_capabilities, tail
 from nicplug_xml.testing.control_groups import MAKE, RUN, remove_groups
 from nicplug_xml.testing.embedded import QEMU_CONF, remove_domains
-from nicplug_xml.testing.namespace import isolated
+from nicplug_xml.testing.namespace import isolated, state_directory
 
 if TYPE_CHECKING:
     import libvirt
@@ -89,7 +89,7 @@ def private_daemon(*, hook: bool = True, libvirtd: Path | None = None) -> Iterat
             "a private libvirtd is for namespaces of our own",
             hint="call nicplug_xml.testing.namespace.isolate() first",
         )
-    with short_directory() as directory:
+    with state_directory() as directory:
         daemon = PrivateDaemon(directory, hook=hook, libvirtd=libvirtd)
         try:
             daemon.start()

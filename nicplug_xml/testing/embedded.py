@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.host.connection import silence_libvirt, start_event_loop
-from nicplug_xml.testing.commands import kill_users_of, program, share_capabilities, short_directory
+from nicplug_xml.testing.commands import kill_users_of, program, share_capabilities
 from nicplug_xml.testing.guest import remove_domain
+from nicplug_xml.testing.namespace import state_directory
 
 if TYPE_CHECKING:
     import libvirt
@@ -70,7 +70,7 @@ def embedded_connection() -> Iterator[libvirt.virConnect]:
 def _root() -> Path:
     # Removed when the process ends, for a process can have the embedded driver on one directory only.
     directory = ExitStack()
-    root = directory.enter_context(short_directory())
+    root = directory.enter_context(state_directory())
     atexit.register(directory.close)
     (root / "etc").mkdir()
     (root / "etc" / "qemu.conf").write_text(QEMU_CONF)
@@ -120,12 +120,22 @@ def _reap(root: Path) -> None:
 
 
 def _pids_in(root: Path) -> set[int]:
+    guests, probed = f"{root}/run/qemu", f"{root}/lib/qemu"
+    files = [f"{guests}/{name}" for name in _names(guests) if name.endswith(".pid")]
+    files += [f"{probed}/{name}/qmp.pid" for name in _names(probed) if name.startswith("qmp-")]
     pids = set()
-    for file in chain(root.glob("run/qemu/*.pid"), root.glob("lib/qemu/qmp-*/qmp.pid")):
+    for file in files:
         # It may be gone already, or not be written yet.
-        with suppress(OSError, ValueError):
-            pids.add(int(file.read_text()))
+        with suppress(OSError, ValueError), open(file) as text:
+            pids.add(int(text.read()))
     return pids
+
+
+def _names(directory: str) -> list[str]:
+    # A glob takes a millisecond, and this is asked twenty times a second.
+    with suppress(FileNotFoundError):
+        return os.listdir(directory)
+    return []
 
 
 def _has_ended(pid: int) -> bool:

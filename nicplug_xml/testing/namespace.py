@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.host.threads import in_thread
-from nicplug_xml.testing.commands import run
+from nicplug_xml.testing.commands import run, short_directory
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
@@ -47,6 +50,27 @@ def isolate() -> None:
 def isolated() -> bool:
     """Tell whether :func:`isolate` was called in this process."""
     return _machine_network is not None
+
+
+@contextmanager
+def state_directory() -> Iterator[Path]:
+    """Make a directory for the state of a server, for as long as the block runs.
+
+    Servers wait at each change until it is on the disk. As `/run` is on a host, the directory is in memory,
+    once :func:`isolate` was called.
+
+    :returns: its path, as of :func:`~nicplug_xml.testing.commands.short_directory`.
+    """
+    with short_directory() as directory:
+        if not isolated():
+            yield directory
+            return
+        path = os.fsencode(directory)
+        _check(_libc().mount(b"tmpfs", path, b"tmpfs", 0, None), "mount a tmpfs")
+        try:
+            yield directory
+        finally:
+            _libc().umount2(path, _MNT_DETACH)
 
 
 def run_outside(argv: list[str], *, timeout: float = 600) -> str:

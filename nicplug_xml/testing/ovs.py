@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 
 from nicplug_xml.errors import OperationError, UnsupportedError
-from nicplug_xml.testing.commands import program, run, short_directory, tail
-from nicplug_xml.testing.namespace import isolated
+from nicplug_xml.testing.commands import program, run, tail
+from nicplug_xml.testing.namespace import isolated, state_directory
 from nicplug_xml.testing.network import Bridge, Peer
 
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -45,7 +45,7 @@ def private_ovs(timeout: float = 30) -> Iterator[PrivateOvs]:
             hint="call nicplug_xml.testing.namespace.isolate() first",
         )
     before = os.environ.get("OVS_RUNDIR")
-    with short_directory() as directory, PrivateOvs(directory, timeout) as ovs:
+    with state_directory() as directory, PrivateOvs(directory, timeout) as ovs:
         os.environ["OVS_RUNDIR"] = str(directory)
         try:
             yield ovs

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +30,7 @@ from figures import Figure
 from nic import nic_xml
 
 import nicplug_xml
-from nicplug_xml.testing.commands import run, short_directory
+from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.embedded import embedded_connection
 from nicplug_xml.testing.guest import Guest, boot_guest
@@ -57,7 +54,6 @@ def main() -> int:
     isolate()
     started = time.monotonic()
     with ExitStack() as resources:
-        resources.enter_context(_temporary_files_in_memory())
         workdir = resources.enter_context(short_directory())
         for name in _BRIDGES:
             resources.callback(Bridge(name=name).close)
@@ -72,16 +68,6 @@ def main() -> int:
     if arguments.json:
         arguments.json.write(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
     return 0
-
-
-@contextmanager
-def _temporary_files_in_memory() -> Iterator[None]:
-    """Have libvirt's state on a tmpfs, as every host has its /run: libvirt saves it there at each change."""
-    with short_directory() as directory:
-        run(["mount", "-t", "tmpfs", "tmpfs", str(directory)])
-        os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
-        yield
-        run(["umount", "--lazy", str(directory)])
 
 
 def _embedded(workdir: Path, quick: bool) -> list[Figure]:
