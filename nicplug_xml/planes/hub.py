@@ -105,20 +105,23 @@ def attach(
             hint="shut the guest down and start it; 'virsh detach-device' and 'attach-device' lose what a"
             " domain's <qemu:override> says",
         )
+    hubid = _hubid(held.domain, nic.key)
+    sink = _sink(nic.key, hubid, present)
     old = _generation(nic.key, present)
+    left: list[Step] = []
+    if nic.connection is Connection.DEFERRED:
+        left = netdevs.let_go_of_left(held, [] if old is None else [_part(nic.key, old, hubid)])
+        old, present = None, ()
     new = 0 if old else 1
     opening = netdevs.Opening(netdevs.backend(nic.key, new), nic.mac)
     steps = [*netdevs.make(opening, endpoint, present), *netdevs.await_listening(opening, endpoint)]
-    hubid = _hubid(held.domain, nic.key)
-    sink = _sink(nic.key, hubid, present)
     # With it in the hub a backend that is slow would not hold back the guest.
     dispose: list[Step] = [Monitor("take the sink away", "netdev_del", {"id": _sink_id(nic.key)})]
     if old is None:
-        steps += sink
+        steps = [*sink, *left, *steps]
     else:
         # Never both at once: the hub would bridge the old network and the new one.
-        port, before = _port(nic.key, old, hubid), netdevs.Opening(netdevs.backend(nic.key, old), nic.mac)
-        part = Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
+        part, before = _part(nic.key, old, hubid), netdevs.Opening(netdevs.backend(nic.key, old), nic.mac)
         again = netdevs.make_again(before, held, endpoint)
         if again:
             steps = [*sink, part, LetGoFirst(netdevs.delete(before.id), tuple(again)), *steps]
@@ -165,6 +168,12 @@ def _sink_id(key: str) -> str:
 def _port(key: str, generation: int, hubid: int) -> dict[str, object]:
     netdev = netdevs.backend(key, generation)
     return {"type": "hubport", "id": f"{netdev}.port", "hubid": hubid, "netdev": netdev}
+
+
+def _part(key: str, generation: int, hubid: int) -> Monitor:
+    """Plan to have a backend leave the hub."""
+    port = _port(key, generation, hubid)
+    return Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
 
 
 def _generation(key: str, present: Collection[str]) -> int | None:

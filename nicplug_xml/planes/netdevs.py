@@ -5,7 +5,7 @@ A NIC's backends have two ids in turn, since a move has the old one and the new 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from nicplug_xml.endpoints import (
     BridgePort,
@@ -143,6 +143,17 @@ def delete_all(key: str, present: Collection[str]) -> list[Step]:
     :param present: the ids of QEMU's netdevs.
     """
     return [delete(name) for name in backends(key) if name in present]
+
+
+def let_go_of_left(held: Held, parting: Sequence[Step]) -> list[Step]:
+    """Plan to end all backends of a NIC that is not plugged in: an interrupted operation has left them.
+
+    Nobody knows what they have of the host, and whether the next backend takes the same.
+
+    :param parting: what parts the NIC from one of them.
+    """
+    steps = [*parting, *delete_all(held.nic.key, held.facts.netdevs or ())]
+    return [LetGoFirst(step, (), "let go of what an interrupted operation has left") for step in steps]
 
 
 def _takes(endpoint: Endpoint) -> frozenset[str]:

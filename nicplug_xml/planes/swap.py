@@ -92,9 +92,14 @@ def attach(
             hint="plug it into a bridge or a macvtap, or give it queues='1' and start the domain anew",
         )
     first, second = netdevs.backends(key)
+    left: list[Step] = []
+    if held.nic.connection is Connection.DEFERRED:
+        joined = peer in (first, second)
+        left = netdevs.let_go_of_left(held, [_replace(key, netdevs.own(key), peer)] if joined else [])
+        peer, present = netdevs.own(key) if joined else peer, ()
     new, old = (second, first) if peer == first else (first, second)
     opening = netdevs.Opening(new, held.nic.mac, queues)
-    steps = netdevs.make(opening, endpoint, present)
+    steps = [*left, *netdevs.make(opening, endpoint, present)]
     dispose: list[Step] = []
     if peer == old:
         again = netdevs.make_again(netdevs.Opening(old, held.nic.mac, queues), held, endpoint)

@@ -30,6 +30,7 @@ from nicplug_xml import (
     interfaces,
     plan_attach,
     set_link,
+    xml_desc,
 )
 from nicplug_xml.backends import direct
 from nicplug_xml.errors import OperationError, UnsupportedError
@@ -37,7 +38,7 @@ from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.joints import Joint
 from nicplug_xml.operations import carry_out_plan
-from nicplug_xml.steps import SendDescriptor
+from nicplug_xml.steps import Record
 from tests.live import far_end
 from tests.live.conftest import devices, emulator, everything, interface_xml, master, mtu, run, wait_until
 from tests.live.test_plugging import identity
@@ -759,21 +760,42 @@ def test_a_macvtap_comes_back_when_its_successor_fails(
         detach_backend(guest.dom, mac)
 
 
-def test_a_macvtap_that_was_left_with_qemu_is_in_nobodys_way(
-    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+@pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)
+@pytest.mark.parametrize("attached", [False, True])
+def test_what_a_killed_operation_has_left_is_in_nobodys_way(
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    libvirt_peer: PeerFactory,
+    new_mac: NewMac,
+    attached: bool,
 ) -> None:
-    mac, green = new_mac(), libvirt_bridge()
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge()
     dom = hub_guest(mac).dom
-    with veth("nplow", green.name) as lower:
-        wanted = backend("direct", f"dev='{lower}' mode='bridge'")
-        # An operation is killed, or libvirtd is, when QEMU has the descriptor and no netdev yet.
-        with closing(Domain(dom)) as host:
-            for step in plan_attach(dom, mac, wanted).steps:
-                step.apply(host)
-                if isinstance(step, SendDescriptor):
-                    break
-        assert attach_backend(dom, mac, wanted).connection is Connection.ATTACHED
-        detach_backend(dom, mac)
+    before = info_network(dom).count("nicplug-")
+    libvirt_peer(blue, "192.0.2.254/24")
+    run("ip", "route", "add", "default", "via", "192.0.2.254", "dev", blue.name)
+    forward = "<portForward proto='tcp' address='127.0.0.1'><range start='7080' to='80'/></portForward>"
+    with ExitStack() as stack:
+        stack.callback(run, "ip", "route", "delete", "default")
+        lower = stack.enter_context(veth("nplow", green.name))
+        for wanted in (
+            backend("direct", f"dev='{lower}' mode='bridge'"),
+            f"<backend type='user'>{forward}</backend>",
+        ):
+            number, step = 1, None
+            while not isinstance(step, Record):
+                if attached:
+                    attach_backend(dom, mac, backend("bridge", f"bridge='{blue}'"), announce=False)
+                steps = plan_attach(dom, mac, wanted, announce=False).steps
+                with closing(Domain(dom)) as host:
+                    for step in steps[:number]:
+                        step.apply(host)
+                # Of a move, one that has joined and has not recorded it, nobody knows what it has joined.
+                if "connection='deferred'" in xml_desc(dom):
+                    assert attach_backend(dom, mac, wanted, announce=False).carrier
+                detach_backend(dom, mac)
+                assert info_network(dom).count("nicplug-") == before
+                number += 1
 
 
 def test_what_a_guest_sends_while_it_is_moved_blocks_nothing(

@@ -160,6 +160,17 @@ def test_what_an_interrupted_move_has_left_goes() -> None:
     assert [line.split('"id": ')[1] for line in detach] == ['"nicplug-ua-a.0"}}', '"nicplug-ua-a.1"}}']
 
 
+def test_what_an_interrupted_plug_has_left_goes_first() -> None:
+    """It may have what the next backend takes."""
+    for port in ([], ["nicplug-ua-a.0.port"]):
+        left = ("nicplug-ua-a.sink", "nicplug-ua-a.0", "nicplug-ua-a.1", *port)
+        lines = [step.describe() for step in site(netdevs=left).attach(direct.backend("eth0")).steps]
+        gone = [line.split('"id": ')[1].strip('"}') for line in lines[: 2 + len(port)]]
+        assert gone == [*port, "nicplug-ua-a.0", "nicplug-ua-a.1"]
+        assert "macvtap" in lines[2 + len(port)]
+        assert '"id": "nicplug-ua-a.1.port"' in "".join(lines[3:])
+
+
 @pytest.mark.parametrize("taken", ["hubport,id=a,hubid=1", '{"type":"hubport","hubid":1}', "x,hubid=0x1"])
 def test_hubs_of_the_user_are_not_taken(taken: str) -> None:
     own = f"<q:commandline {NS}><q:arg value={quoted(taken)}/></q:commandline>"

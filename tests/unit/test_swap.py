@@ -207,6 +207,19 @@ def test_what_an_interrupted_move_has_left_goes() -> None:
     assert texts(site(SECOND, (FIRST,)).detach().steps)[-2:] == [deletion(FIRST), deletion(SECOND)]
 
 
+def test_what_an_interrupted_plug_has_left_goes_first() -> None:
+    """It may have what the next backend takes."""
+    for peer, others in ((FIRST, (SECOND,)), (OWN, (FIRST, SECOND))):
+        stock = to_stock(domain(nic(None)), plane="swap")
+        facts = Facts({OWN, peer, *others}, {}, {"ua-a": False}, {"ua-a": peer})
+        here = site_of(view(parse_domain(stock).root, facts))
+        lines = texts(here.attach(direct.backend("eth0")).steps)
+        parting = [replacement(OWN)] if peer == FIRST else []
+        assert lines[: 2 + len(parting)] == [*parting, deletion(FIRST), deletion(SECOND)]
+        assert "macvtap" in lines[2 + len(parting)]
+        assert replacement(FIRST) in lines
+
+
 def test_a_netdev_of_somebody_elses_is_what_a_failure_goes_back_to() -> None:
     """libvirt has plugged the NIC in anew, say: on its own netdev."""
     found = site("hostua-a", link=True)
