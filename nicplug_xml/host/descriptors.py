@@ -53,6 +53,8 @@ class Descriptors:
         self.require_passing()
         from nicplug_xml.host.passt import start_passt
 
+        # One that an operation that was cut short has left with QEMU may have its ports.
+        self.take_back_descriptor(name)
         self._open[name] = start_passt(options)
 
     def connect(self, name: str, address: str, port: int | None) -> None:

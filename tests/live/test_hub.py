@@ -781,6 +781,7 @@ def test_what_a_killed_operation_has_left_is_in_nobodys_way(
         for wanted in (
             backend("direct", f"dev='{lower}' mode='bridge'"),
             f"<backend type='user'>{forward}</backend>",
+            f"<backend type='user'><backend type='passt'/>{forward}</backend>",
         ):
             number, step = 1, None
             while not isinstance(step, Record):
