@@ -113,7 +113,8 @@ def _usual_places() -> Iterator[Path]:
 def _compiled(kind: Kind, directory: Path | None) -> Grammar:
     from lxml import etree
 
-    tree = etree.parse(schema_path(kind))
+    # As a URI, for what it includes is found beside it by one: a "#" in a path would end that.
+    tree = etree.parse(schema_path(kind).as_uri())
     if directory is not None:
         for include in tree.iter(_INCLUDE):
             href = include.get("href")

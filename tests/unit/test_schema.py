@@ -21,6 +21,7 @@ from nicplug_xml.errors import SchemaError
 from nicplug_xml.model import Problem
 from nicplug_xml.schema import validate
 
+ROOT = Path(__file__).parents[2]
 SAMPLES = Path(__file__).parent / "schema"
 NS = {"r": "http://relaxng.org/ns/structure/1.0"}
 XMLLINT_VALID, XMLLINT_INVALID = 0, 3
@@ -400,6 +401,15 @@ def output(*command: str, **environment: str) -> str:
         command, env={**os.environ, **environment}, capture_output=True, check=True, text=True, cwd="/"
     )
     return done.stdout.strip()
+
+
+def test_mistakes_are_explained_wherever_nicplug_is_installed(tmp_path: Path) -> None:
+    place = tmp_path / "100% in C#?"
+    for name in ("nicplug_xml", "xmlschema"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import nicplug_xml; print(nicplug_xml.__file__, *nicplug_xml.validate('<backend type=\"x\"/>'))"
+    said = output(sys.executable, "-c", code, PYTHONPATH=str(place))
+    assert said == f"{place}/nicplug_xml/__init__.py 1:10: /backend/@type: type 'x' is not known"
 
 
 def test_no_schemas_at_all_is_an_error(without_libvirt: list[str]) -> None:
