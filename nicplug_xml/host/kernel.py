@@ -401,6 +401,9 @@ def joint_of(device: str) -> Joint | None:
 
     with closing(Rtnetlink()) as netlink:
         index = netlink.redirected(nic) if (nic := sysfs.index(device)) else 0
+        is_cut = joint is not None and joint.kind == "cable" and netlink.redirected(index) != nic
+    if joint is not None and is_cut:
+        return joint._replace(gone=True)  # its other end has left it, or was never plugged in
     if joint is not None and index and sysfs.index(joint.device) == joint.ifindex:
         return joint  # of two redirects in turn, the alias tells of the later one
     name = name_of(index)

@@ -849,6 +849,26 @@ def test_a_cable_that_moves_away_leaves_its_other_end_unplugged(
     ]
 
 
+def test_a_cable_that_leads_one_way_is_none(deferred_guest: NewGuest, new_mac: NewMac) -> None:
+    """Somebody was killed between its two ends."""
+    here, there = new_mac(), new_mac()
+    dom = deferred_guest(here, there, timeout=None).dom
+    backend = cable.backend(dom.name(), there)
+    attach_backend(dom, here, backend)
+    with closing(Kernel()) as kernel:
+        kernel.part(target(dom, here), Joint("cable", target(dom, there)))
+    with pytest.warns(UserWarning, match="sees a carrier on .* nothing is plugged in"):
+        found = interfaces(dom)
+    assert [nic.connection for nic in found] == [Connection.DEFERRED] * 2
+    attach_backend(dom, here, backend)
+    assert [nic.connection for nic in interfaces(dom)] == [Connection.ATTACHED] * 2
+    with closing(Kernel()) as kernel:
+        kernel.part(target(dom, here), Joint("cable", target(dom, there)))
+    detach_backend(dom, here)
+    assert not detach_backend(dom, there).carrier
+    assert "mirred" not in run("tc", "filter", "show", "dev", target(dom, there), "ingress")
+
+
 def test_a_cable_knows_its_ends_by_any_name(
     libvirt_guest: Callable[..., Guest], nic_xml: Callable[..., str], new_mac: NewMac
 ) -> None:
