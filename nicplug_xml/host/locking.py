@@ -6,6 +6,7 @@ The authority is flock(2).
 from __future__ import annotations
 
 import _thread
+import errno
 import fcntl
 import os
 import time
@@ -39,6 +40,9 @@ def locked(name: str) -> Iterator[None]:
         return
     path = f"{directory}/nicplug-{name}.lock"
     file = _open(path)
+    if file is None:
+        yield
+        return
     _held.add(mine)
     try:
         yield
@@ -49,10 +53,16 @@ def locked(name: str) -> Iterator[None]:
         os.close(file)
 
 
-def _open(path: str) -> int:
+def _open(path: str) -> int | None:
+    """Return a descriptor of the file, once it is locked; None where there is no place for it."""
     until = time.monotonic() + _PATIENCE
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return None  # a NIC has to be unplugged also where the disk is full
         try:
             # Who had it has removed it meanwhile, and others may have a new one.
             if _is_mine(file) and _is_same(file, path):

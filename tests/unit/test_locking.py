@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -51,6 +52,15 @@ def test_what_fails_lets_go(runtime: Path) -> None:
         raise RuntimeError
     assert list(runtime.iterdir()) == []
     assert count(1) == 1
+
+
+def test_a_full_disk_keeps_nobody_from_working(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "open", full)
+    with locked("counter"), locked("counter"):
+        assert list(runtime.iterdir()) == []
 
 
 def test_who_has_it_may_ask_again(runtime: Path) -> None:
