@@ -192,13 +192,13 @@ def network_xml(conn: libvirt.virConnect, name: str, *, active: bool = True) -> 
     :param active: whether it has to be active.
     :raises NotFoundError: it is not there, or not active.
     """
-    require_network(conn, name, active=active)
+    network = require_network(conn, name, active=active)
     with translated():
-        return str(conn.networkLookupByName(name).XMLDesc())
+        return str(network.XMLDesc())
 
 
-def require_network(conn: libvirt.virConnect, name: str, *, active: bool = True) -> None:
-    """Check that a libvirt network is there, and active.
+def require_network(conn: libvirt.virConnect, name: str, *, active: bool = True) -> libvirt.virNetwork:
+    """Return a libvirt network that is there, and active.
 
     :param active: whether it has to be active.
     :raises NotFoundError: it is not.
@@ -209,6 +209,7 @@ def require_network(conn: libvirt.virConnect, name: str, *, active: bool = True)
     with translated():
         if active and not network.isActive():
             raise NotFoundError(f"network '{name}' is not active", hint=f"'virsh net-start {name}' starts it")
+    return network
 
 
 def _ensure_network(conn: libvirt.virConnect) -> None:
