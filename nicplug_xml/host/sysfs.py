@@ -60,7 +60,7 @@ def is_isolated(device: str) -> bool:
 
 def is_up(device: str) -> bool:
     """Whether `device` is there, and was set up (not: whether it has a carrier)."""
-    return bool(flags(device) & _IFF_UP)
+    return bool(int(_read(device, "flags") or "0", 16) & _IFF_UP)
 
 
 def alias(device: str) -> str:
@@ -81,11 +81,6 @@ def mtu(device: str) -> int | None:
 def index(device: str) -> int:
     """Return the index of `device`; 0 when there is none of that name."""
     return int(_read(device, "ifindex") or "0")
-
-
-def flags(device: str) -> int:
-    """Return the flags of `device` (netdevice(7), IFF_…); 0 when there is none of that name."""
-    return int(_read(device, "flags") or "0", 16)
 
 
 def tap_flags(device: str) -> int | None:
