@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nicplug_xml.host.connection import start_event_loop
 from nicplug_xml.host.errors import translated
+from nicplug_xml.host.netlink_messages import attributes_in, messages_in
 from nicplug_xml.metadata import URI
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ _KEEP_ALIVE = (5, 3)
 _LIFECYCLE = {0: "defined", 1: "undefined", 2: "started", 5: "stopped"}
 _METADATA_ELEMENT = 2
 
-# The kernel's rtnetlink: RTMGRP_LINK, RTM_NEWLINK, RTM_DELLINK, IFLA_IFNAME, and the lengths of its headers.
+# The kernel's rtnetlink: RTMGRP_LINK, RTM_NEWLINK, RTM_DELLINK, IFLA_IFNAME, and the length of its header.
 _GROUP_LINK = 1
 _LINK_MESSAGES = (16, 17)
 _IFNAME = 3
-_HEADER = 16
+_LINK_HEADER = 16
 
 
 class Occurrence(NamedTuple):
@@ -169,20 +170,6 @@ def _put_links(listener: socket.socket, ended: socket.socket, queue: SimpleQueue
 
 def _names(data: bytes) -> list[str]:
     """Return the names of the devices that netlink messages are about."""
-    from struct import unpack_from
-
-    names, start = [], 0
-    while start + _HEADER <= len(data):
-        length, kind = unpack_from("=IH", data, start)
-        if length < _HEADER:
-            break
-        end, at = min(start + length, len(data)), start + 2 * _HEADER
-        while kind in _LINK_MESSAGES and at + 4 <= end:
-            size, attribute = unpack_from("=HH", data, at)
-            if size < 4:
-                break
-            if attribute == _IFNAME:
-                names.append(data[at + 4 : at + size].rstrip(b"\0").decode(errors="replace"))
-            at += size + 3 & ~3
-        start += length + 3 & ~3
-    return names
+    bodies = [body for kind, body in messages_in(data) if kind in _LINK_MESSAGES]
+    names = [attributes_in(body[_LINK_HEADER:]).get(_IFNAME) for body in bodies]
+    return [name.rstrip(b"\0").decode(errors="replace") for name in names if name is not None]

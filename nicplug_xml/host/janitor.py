@@ -25,6 +25,7 @@ from contextlib import suppress
 
 from nicplug_xml import joints
 from nicplug_xml.host import sysfs
+from nicplug_xml.host.netlink_messages import attributes_in, messages_in
 from nicplug_xml.joints import Joint
 
 #: An abstract UNIX socket: its name is taken by one process of a network namespace, and free when that ends.
@@ -36,7 +37,7 @@ _RTMGRP_LINK = 1
 _SO_RCVBUFFORCE = 33
 _RTM_NEWLINK, _RTM_DELLINK = 16, 17
 _IFLA_IFNAME, _IFLA_IFALIAS = 3, 20
-_HEADERS = 16 + 16  # struct nlmsghdr, struct ifinfomsg
+_LINK = struct.Struct("=B3xi8x")
 
 #: Bytes of news that the kernel keeps for us while we clear away: of what is lost, nothing is cleared away.
 _NEWS = 8 << 20
@@ -165,23 +166,16 @@ def _joined(embedded: bool) -> set[int]:
 
 def _parse(data: bytes) -> Iterator[tuple[int, int, str, Joint | None]]:
     """Yield of each message its kind, and the device's index, name and joint."""
-    while len(data) >= _HEADERS:
-        length, kind = struct.unpack_from("=IH", data)
-        family, index = struct.unpack_from("=B3xi", data, 16)
-        attributes = dict(_attributes(data[_HEADERS:length]))
+    for kind, body in messages_in(data):
+        if kind not in (_RTM_NEWLINK, _RTM_DELLINK):
+            continue
+        family, index = _LINK.unpack_from(body)
+        attributes = attributes_in(body[_LINK.size :])
         device = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
         alias = attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
         # A bridge tells of its ports in messages of a family of its own, when they leave it say.
-        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and family == socket.AF_UNSPEC:
+        if family == socket.AF_UNSPEC:
             yield kind, index, device, joints.parse(alias)
-        data = data[(length + 3) & ~3 :]
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        yield kind & 0x3FFF, data[4:length]
-        data = data[max((length + 3) & ~3, 4) :]
 
 
 def _clear(index: int, device: str, joint: Joint) -> None:

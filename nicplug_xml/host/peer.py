@@ -11,6 +11,8 @@ import socket
 import struct
 from contextlib import suppress
 
+from nicplug_xml.host.netlink_messages import attributes_in
+
 _RTM_GETLINK, _RTM_GETNSID = 18, 90
 _NLM_F_REQUEST, _NLMSG_ERROR = 1, 2
 _IFLA_ADDRESS, _IFLA_LINK, _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID = 1, 5, 37, 46
@@ -71,10 +73,4 @@ def _ask(kernel: socket.socket, request: int, body: bytes, skipped: int) -> dict
     length, kind, *_ = _HEADER.unpack_from(data)
     if kind == _NLMSG_ERROR:
         raise OSError("the kernel refuses")
-    found: dict[int, bytes] = {}
-    at = _HEADER.size + skipped
-    while at < length:
-        size, name = _ATTRIBUTE.unpack_from(data, at)
-        found[name & 0x3FFF] = data[at + _ATTRIBUTE.size : at + size]
-        at += (size + 3) & ~3
-    return found
+    return attributes_in(data[_HEADER.size + skipped : length])

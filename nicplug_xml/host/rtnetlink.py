@@ -16,6 +16,7 @@ import struct
 import time
 
 from nicplug_xml.errors import OperationError
+from nicplug_xml.host.netlink_messages import attributes_in
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWQDISC, _DELQDISC = 36, 37
@@ -50,8 +51,6 @@ _HEADER = struct.Struct("=IHHII")
 _LINK_HEADER = struct.Struct("=BxHiII")
 _TC_HEADER = struct.Struct("=BxxxiIII")
 _ATTRIBUTE = struct.Struct("=HH")
-#: What of an attribute's kind are no flags.
-_KINDS = 0x3FFF
 
 #: Seconds to wait for those who look at what is to be deleted.
 _PATIENCE = 1
@@ -174,7 +173,7 @@ class Rtnetlink:
             return 0
         data = b"".join(message[_TC_HEADER.size :] for message in found)
         for kind in (_TCA_OPTIONS, _U32_ACTION, 1, _ACT_OPTIONS, _MIRRED_PARAMETERS):
-            data = _inside(data, kind)
+            data = attributes_in(data).get(kind, b"")
         return int(_MIRRED.unpack_from(data)[-1]) if data else 0
 
     def stop_redirect(self, index: int) -> None:
@@ -236,28 +235,13 @@ def _require_done(message: bytes, marks: int) -> None:
     (code,) = struct.unpack_from("=i", message)
     if code == 0:
         return
-    said, at = "", 4 + _HEADER.size
-    while marks & _HAS_MESSAGE and at < len(message):
-        size, kind = _ATTRIBUTE.unpack_from(message, at)
-        if kind == _MESSAGE:
-            said = message[at + _ATTRIBUTE.size : at + size].rstrip(b"\0").decode(errors="replace")
-        at += (size + 3) & ~3
-    raise RefusedError(-code, said)
+    said = attributes_in(message[4 + _HEADER.size :]).get(_MESSAGE, b"") if marks & _HAS_MESSAGE else b""
+    raise RefusedError(-code, said.rstrip(b"\0").decode(errors="replace"))
 
 
 def _attribute(kind: int, data: bytes) -> bytes:
     size = _ATTRIBUTE.size + len(data)
     return _ATTRIBUTE.pack(size, kind) + data + bytes(-size % 4)
-
-
-def _inside(data: bytes, kind: int) -> bytes:
-    """Return what the attribute of that kind holds; nothing where there is none."""
-    while len(data) >= _ATTRIBUTE.size:
-        size, its = _ATTRIBUTE.unpack_from(data)
-        if its & _KINDS == kind:
-            return data[_ATTRIBUTE.size : size]
-        data = data[max((size + 3) & ~3, _ATTRIBUTE.size) :]
-    return b""
 
 
 def _number(kind: int, value: int) -> bytes:
