@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.testing.commands import run
 from nicplug_xml.testing.control_groups import remove_groups
 from nicplug_xml.testing.daemon import PrivateDaemon
-from tests.live.conftest import target
+from tests.live.conftest import target, wait_until
 
 if TYPE_CHECKING:
     import libvirt
@@ -108,10 +107,7 @@ def test_container_after_a_reboot(libvirt_container: GuestFactory, libvirt_bridg
     # It may be gone before it has answered.
     with suppress(TimeoutError):
         container.run("reboot -f")
-    deadline = time.monotonic() + 60
-    while len(container.events("ready")) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(container.events("ready")) >= 2, timeout=60)
     container.wait_ready()
     assert "192.0.2.2" not in container.run("ip address")
     container.run("test -e /tmp/before")

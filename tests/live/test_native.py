@@ -24,7 +24,7 @@ from nicplug_xml.testing import commands
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.embedded import QEMU_CONF
 from nicplug_xml.testing.guest import Guest, channel_path, console_path, guest_xml, remove_domain
-from tests.live.conftest import devices, emulator, everything, master, run, target
+from tests.live.conftest import devices, emulator, everything, master, run, target, wait_until
 from tests.live.test_docs import COMMAND, blocks, lines
 from tests.patched import prefix
 
@@ -526,10 +526,7 @@ def test_a_libvirtd_that_is_killed_in_the_middle_of_a_change(
         assert change.exception()
     virsh.daemon.start()
     # It listens before it has found out about each guest.
-    deadline = time.monotonic() + 30
-    while "connection='deferred'" not in virsh.interface():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: "connection='deferred'" in virsh.interface())
     virsh(*to_user)
     assert answers(virsh.find(), USER) == USER
     virsh("domif-detach-backend", NAME, MAC)
