@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+
+from nicplug_xml.testing.commands import cache_directory
 
 FETCH = Path(__file__).parents[1] / "patches" / "debian-source"
 
@@ -20,8 +21,7 @@ def libvirt_source() -> Path:
 
     :raises SourcesError: it is not in the cache, and cannot be fetched.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(home) / "nicplug" / "libvirt-source"
+    directory = cache_directory() / "libvirt-source"
     if directory.exists():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
