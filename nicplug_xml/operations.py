@@ -171,6 +171,12 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
                 f" attach-backend plugs {again}",
                 stacklevel=2,
             )
+        if netdevs.was_cut_short(nic, now.facts):
+            warnings.warn(
+                f"a move of {nic.name} of '{domain.name}' was cut short, and it may be plugged into another"
+                f" backend than {backends.describe(nic.backend)}; attach-backend plugs it in again",
+                stacklevel=2,
+            )
         if tap.has_fallen_off(nic, now.facts):
             warnings.warn(
                 f"{nic.name} of '{domain.name}' is plugged into {backends.describe(nic.backend)}, and is no"

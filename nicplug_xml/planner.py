@@ -249,7 +249,8 @@ class Site(Frozen):
         """
         there = self.has(backend) or self._is_that_cable(backend)
         beside = self.nic.shown and self._held().joint
-        lost = netdevs.has_ended(self.nic, self.view.facts) or tap.has_fallen_off(self.nic, self.view.facts)
+        ways = (netdevs.has_ended, netdevs.was_cut_short, tap.has_fallen_off)
+        lost = any(is_so(self.nic, self.view.facts) for is_so in ways)
         return there and not beside and not lost
 
     def _is_that_cable(self, backend: Backend | None) -> bool:

@@ -20,7 +20,7 @@ from nicplug_xml.endpoints import (
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.frozen import Frozen
-from nicplug_xml.model import Interface
+from nicplug_xml.model import Connection, Interface
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import (
     AwaitListening,
@@ -167,6 +167,12 @@ def has_ended(nic: Interface, facts: Facts) -> bool:
     """Whether a NIC is plugged into somebody who has hung up; QEMU keeps the netdev."""
     connected = nic.backend is not None and nic.backend.type in _CONNECTED
     return connected and any(name in facts.ended for name in backends(nic.key))
+
+
+def was_cut_short(nic: Interface, facts: Facts) -> bool:
+    """Whether a NIC has both the old and the new backend of a move: it may be plugged into either."""
+    both = set(backends(nic.key)) <= set(facts.netdevs or ())
+    return nic.connection is Connection.ATTACHED and both
 
 
 def set_link(held: Held, state: str) -> list[Step]:

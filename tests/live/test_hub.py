@@ -799,6 +799,28 @@ def test_what_a_killed_operation_has_left_is_in_nobodys_way(
                 number += 1
 
 
+def test_a_move_that_was_cut_short_is_told_and_made_right(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue, green = new_mac(), libvirt_bridge("192.0.2.1/24"), libvirt_bridge()
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    dom, document = guest.dom, backend("bridge", f"bridge='{blue}'")
+    attach_backend(dom, mac, document)
+    with closing(Domain(dom)) as host:
+        for step in plan_attach(dom, mac, backend("bridge", f"bridge='{green}'")).steps:
+            if isinstance(step, Record):
+                break
+            step.apply(host)
+    assert not guest.ping("192.0.2.1", timeout=1)
+    with pytest.warns(UserWarning, match="may be plugged into another backend than bridge"):
+        interfaces(dom)
+    assert attach_backend(dom, mac, document).changed
+    assert reaches(guest, "192.0.2.1")
+    assert not attach_backend(dom, mac, document).changed
+    detach_backend(dom, mac)
+
+
 def test_what_a_guest_sends_while_it_is_moved_blocks_nothing(
     hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
 ) -> None:

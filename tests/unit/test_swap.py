@@ -207,6 +207,11 @@ def test_what_an_interrupted_move_has_left_goes() -> None:
     assert texts(site(SECOND, (FIRST,)).detach().steps)[-2:] == [deletion(FIRST), deletion(SECOND)]
 
 
+def test_after_an_interrupted_move_nothing_is_taken_for_done() -> None:
+    assert not site(FIRST).attach(None).steps
+    assert site(FIRST, (SECOND,)).attach(None).steps
+
+
 def test_what_an_interrupted_plug_has_left_goes_first() -> None:
     """It may have what the next backend takes."""
     for peer, others in ((FIRST, (SECOND,)), (OWN, (FIRST, SECOND))):
