@@ -86,7 +86,9 @@ def has_joined(key: str, present: Collection[str]) -> bool:
 
     :param present: the ids of QEMU's netdevs.
     """
-    return _generation(key, present) is not None
+    generation = _generation(key, present)
+    # Somebody may have ended the netdev alone: its port stays.
+    return generation is not None and netdevs.backend(key, generation) in present
 
 
 def attach(

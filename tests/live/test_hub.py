@@ -11,7 +11,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,7 @@ from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.joints import Joint
 from nicplug_xml.operations import carry_out_plan
+from nicplug_xml.planes import netdevs
 from nicplug_xml.steps import Record
 from tests.live import far_end
 from tests.live.conftest import devices, emulator, everything, interface_xml, master, mtu, run, wait_until
@@ -477,6 +478,23 @@ def test_a_nic_that_was_taken_out_and_put_back_is_not_on_its_hub(
         attach_backend(guest.dom, mac, document)
         wait_until(lambda: mac in guest.interfaces())
         guest.wait_carrier(mac, up=True)
+
+
+def test_a_netdev_that_somebody_else_has_ended(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    attach_backend(guest.dom, mac, backend("bridge", f"bridge='{blue}'"))
+    with closing(Domain(guest.dom)) as host:
+        for netdev in netdevs.backends(interfaces(guest.dom)[0].alias):
+            with suppress(OperationError):
+                host.monitor("netdev_del", {"id": netdev})
+    assert "connection='deferred'" in xml_desc(guest.dom)
+    assert attach_backend(guest.dom, mac).changed
+    assert reaches(guest, "192.0.2.1")
+    detach_backend(guest.dom, mac)
 
 
 def test_sockets_of_qemus_own(

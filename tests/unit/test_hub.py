@@ -106,7 +106,8 @@ def test_qemu_is_believed_before_the_record() -> None:
     port = "nicplug-ua-a.0.port"
     for netdevs, connection in (
         (None, Connection.ATTACHED),
-        ({port}, Connection.ATTACHED),
+        ({port, "nicplug-ua-a.0"}, Connection.ATTACHED),
+        ({port}, Connection.DEFERRED),
         ({"nicplug-ua-a"}, Connection.DEFERRED),
     ):
         assert seen(stock, netdevs).interfaces[0].connection is connection
@@ -191,7 +192,7 @@ def test_unplug_takes_the_carrier_first() -> None:
 
 def test_a_nic_that_libvirt_has_plugged_in_anew_is_not_on_its_hub() -> None:
     stock = to_stock(domain(NIC.format("attached", 1, "<alias name='ua-a'/>")), plane="hub")
-    port = frozenset(("nicplug-ua-a.0.port",))
+    port = frozenset(("nicplug-ua-a.0", "nicplug-ua-a.0.port"))
     for peer, connection in (("nicplug-ua-a", Connection.ATTACHED), ("hostua-a", Connection.DEFERRED)):
         now = view(parse_domain(stock).root, Facts(port, peers={"ua-a": peer}))
         assert now.interfaces[0].connection is connection
