@@ -125,8 +125,12 @@ class Kernel:
         :param domain: UUID of the domain that it is for.
         :raises NicplugError: it cannot be made; then there is none.
         """
-        from nicplug_xml.host.ovsdb import add_port, delete_port
+        from nicplug_xml.host.ovsdb import add_port, delete_port, ports_of
 
+        for left in filter(joints.is_named_as_ours, ports_of(mac, domain)):
+            # Of a guest that ended while nobody was there to clear away: else there are two of one id.
+            if left != name and not self._holder(sysfs.index(left))[0]:
+                delete_port(left)
         add_port(name, port, mac=mac, domain=domain, mtu=mtu or None)
         try:
             silence(name)

@@ -93,6 +93,18 @@ def delete_port(device: str, directory: str = "") -> None:
             database.change(*removal)
 
 
+def ports_of(mac: str, domain: str) -> list[str]:
+    """Return the names of the interfaces that Open vSwitch has for a NIC, whoever has made them.
+
+    :param mac: the guest's MAC address.
+    :param domain: the domain's UUID.
+    :raises OperationError: Open vSwitch does not run, or refuses.
+    """
+    ids = ["external_ids", "includes", _map({"attached-mac": mac, "vm-id": domain})]
+    with _database() as database:
+        return [row["name"] for row in database.transact(_select("Interface", ("name",), ids))[0]["rows"]]
+
+
 class _RefusedError(OperationError):
     """The database server refuses."""
 

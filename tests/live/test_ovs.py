@@ -14,6 +14,7 @@ from lxml import etree
 from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, set_link, xml_desc
 from nicplug_xml.backends import bridge, ovs
 from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.host import janitor
 from tests.live.conftest import devices, everything, master, target, wait_gone, wait_until
 
 if TYPE_CHECKING:
@@ -276,6 +277,30 @@ def test_the_port_goes_with_the_guest(
     guests[1].dom.destroy()
     wait_gone(other)
     assert switch.ports() == []
+
+
+def test_a_port_that_was_left_behind_goes_when_the_same_nic_gets_another_one(
+    deferred_guest: NewGuest,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    new_mac: NewMac,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switch, second, mac = libvirt_ovs_bridge(), libvirt_ovs_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    with monkeypatch.context() as patch:
+        patch.setattr(janitor, "ensure", lambda _: None)
+        left = f"{attach_backend(dom, mac, ovs.backend(str(switch))).target}.np0"
+    dom.destroy()
+    dom.create()
+    assert switch.ports() == [left]
+    tap = attach_backend(dom, mac, ovs.backend(str(switch))).target
+    assert switch.ports() == [f"{tap}.np0"]
+    # One that the NIC is joined to stays until it is joined to the next one.
+    with pytest.raises(OperationError):
+        attach_backend(dom, mac, ovs.backend("npmissing"))
+    assert switch.ports() == [f"{tap}.np0"]
+    attach_backend(dom, mac, ovs.backend(str(second)))
+    assert (switch.ports(), second.ports()) == ([], [f"{tap}.np1"])
 
 
 NETWORK = """<network>
