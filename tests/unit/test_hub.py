@@ -242,7 +242,7 @@ def test_every_type_of_a_plane_has_a_backend() -> None:
 def test_a_macvtap_leaves_before_the_next_one_on_its_device() -> None:
     nic = NIC.format("attached", 1, "<source dev='eth1' mode='bridge'/><alias name='ua-a'/>")
     stock = to_stock(domain(nic.replace("'user'", "'direct'")), plane="hub")
-    now = seen(stock, {"nicplug-ua-a.0.port"})
+    now = seen(stock, {"nicplug-ua-a.0", "nicplug-ua-a.0.port"})
     one = site_of(now)
 
     def order(device: str) -> tuple[int, int]:
