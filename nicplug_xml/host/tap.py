@@ -53,6 +53,8 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
     :raises NotFoundError: there is no such bridge.
     :raises OperationError: the kernel refuses.
     """
+    if sysfs.exists(bridge) and not sysfs.is_bridge(bridge):
+        raise NotFoundError(f"'{bridge}' is no bridge", hint="'ip link show type bridge' lists the bridges")
     name = f"{_NAMES}%d"
     with _closed_on_failure() as descriptors:
         while len(descriptors) < queues:

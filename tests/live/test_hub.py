@@ -562,6 +562,7 @@ def test_switch_between_two_guests(hub_guest: NewGuest, new_mac: NewMac, tmp_pat
 
 REFUSALS = [
     (backend("bridge", "bridge='npmissing'"), "there is no bridge 'npmissing'"),
+    (backend("bridge", "bridge='lo'"), "'lo' is no bridge"),
     (backend("direct", "dev='npmissing'"), "there is no device 'npmissing'"),
     (backend("direct", "dev='lo' mode='sideways'"), "mode='sideways' is not allowed"),
     (backend("client", f"address='{HERE}' port='7999'"), "Connection refused"),
