@@ -23,14 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from nicplug_xml.errors import NicplugError, UsageError
 
+    is_process = arguments is None
     if arguments is None:
         _never_collect()
         _print_utf8()
-        _interrupt_when_ended()
         arguments = sys.argv[1:]
     _open_closed_streams()
     try:
-        code = _run(arguments)
+        code = _run(arguments, is_process)
         # What cannot be written is to be told here, and not when the interpreter ends.
         sys.stdout.flush()
         return code
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("interrupted", 128 + (interruption.args or (2,))[0])
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], is_process: bool) -> int:
     if arguments and arguments[0] == "__complete":
         from nicplug_xml.cli.completing import complete
 
@@ -72,6 +72,8 @@ def _run(arguments: Sequence[str]) -> int:
 
     if options.command not in _OFFLINE:
         _load_libvirt()
+        if is_process:
+            _interrupt_when_ended()
     import warnings
 
     from nicplug_xml.cli.commands import COMMANDS

@@ -112,7 +112,7 @@ def _swap(workdir: Path, quick: bool, picture: Path | None) -> list[Figure]:
     _progress("plane swap, on a QEMU with our patches (built first, if need be)")
     emulator = _patched("qemu-7.2") / "bin" / "qemu-system-x86_64"
     with private_daemon() as daemon:
-        figures = swap.measure(daemon.connect(), emulator, workdir, 2 if quick else 6)
+        figures = swap.measure(daemon.connect(), emulator, workdir, 2 if quick else 10)
         if picture is not None:
             _progress("a stream across moves")
             swap.draw(daemon.connect(), emulator, workdir, picture)
