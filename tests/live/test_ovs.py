@@ -377,7 +377,8 @@ def test_a_command_that_is_ended_takes_back_what_it_has_done(
     switch.ovs.stop_vswitchd()
     try:
         before, ports = everything(guest.dom), switch.ports()
-        nicplug = [sys.executable, "-m", "nicplug_xml", "-c", libvirt_daemon.uri]
+        # The tests themselves may be run by nohup, which has all below it ignore SIGHUP.
+        nicplug = ["env", "--default-signal", sys.executable, "-m", "nicplug_xml", "-c", libvirt_daemon.uri]
         attach = ["attach-backend", guest.name, mac, "--ovs", str(switch)]
         with subprocess.Popen([*nicplug, *attach], stderr=subprocess.PIPE, text=True) as ended:
             # Now it waits for ovs-vswitchd to make the device.
