@@ -157,9 +157,13 @@ def kernel_told(queue: SimpleQueue[Occurrence]) -> Iterator[None]:
 
 
 def _put_links(listener: socket.socket, ended: socket.socket, queue: SimpleQueue[Occurrence]) -> None:
-    from select import select
+    from select import POLLIN, poll
 
-    while ended not in select([listener, ended], [], [])[0]:
+    # Unlike select(2), poll(2) takes any descriptor: a service may have more than 1024 of them.
+    either = poll()
+    either.register(listener, POLLIN)
+    either.register(ended, POLLIN)
+    while ended.fileno() not in dict(either.poll()):
         try:
             names = _names(listener.recv(65536))
         except OSError:

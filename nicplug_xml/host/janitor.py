@@ -154,7 +154,10 @@ def _watch(kernel: socket.socket, joined: set[int], embedded: bool) -> None:
 
 
 def _is_told(kernel: socket.socket) -> bool:
-    return bool(select.select([kernel], [], [], 0)[0])
+    # Unlike select(2), poll(2) takes any descriptor: a service may have more than 1024 of them.
+    poll = select.poll()
+    poll.register(kernel, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _joined(embedded: bool) -> set[int]:

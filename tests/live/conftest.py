@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import resource
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -106,6 +109,20 @@ def at_once(call: Callable[[_Given], _Result], given: Collection[_Given]) -> lis
 
     with ThreadPoolExecutor(len(given)) as pool:
         return list(pool.map(begin, given))
+
+
+@contextmanager
+def many_descriptors() -> Iterator[None]:
+    """Have this process open more descriptors than select(2) knows, as long as the block lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    try:
+        with ExitStack() as opened:
+            while opened.enter_context(open(os.devnull)).fileno() < 1024:
+                pass
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def emulator(program: Path) -> str:

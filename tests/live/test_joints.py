@@ -42,10 +42,12 @@ from tests.live.conftest import (
     everything,
     interface_xml,
     is_isolated,
+    many_descriptors,
     master,
     mtu,
     run,
     target,
+    wait_gone,
     wait_until,
 )
 from tests.live.test_hub import veth, walk
@@ -503,6 +505,19 @@ def until_nobody_clears_away() -> None:
     while found := who_clears_away():
         assert time.monotonic() < deadline, f"{found} for the aliases in {run('ip', 'link')}"
         time.sleep(0.05)
+
+
+def test_a_service_with_many_descriptors_is_cleared_away_after(
+    deferred_guest: NewGuest, lower: str, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    guest = deferred_guest(mac, timeout=None)
+    until_nobody_clears_away()
+    with many_descriptors():
+        attach_backend(guest.dom, mac, direct.backend(lower))
+    device = target(guest.dom, mac)
+    guest.dom.destroy()
+    wait_gone(f"{device}.np0")
 
 
 def test_who_clears_away_may_miss_a_change(libvirt_isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ import pytest
 
 from nicplug_xml import attach_backend, define, detach_backend, set_link
 from nicplug_xml.backends import bridge, netdev, user
+from nicplug_xml.host.events import Occurrence, kernel_told
 from tests.json_document import check
-from tests.live.conftest import interface_xml, run
+from tests.live.conftest import interface_xml, many_descriptors, run
 from tests.live.test_hub import processes, veth
 
 if TYPE_CHECKING:
@@ -302,6 +303,14 @@ def test_containers_are_watched(
         if watch.process.poll() is None:
             watch.process.kill()
             watch.wait()
+
+
+def test_the_kernel_tells_who_has_many_descriptors(libvirt_isolated: None) -> None:
+    told: queue.SimpleQueue[Occurrence] = queue.SimpleQueue()
+    with many_descriptors(), kernel_told(told):
+        run("ip", "link", "add", "npmany", "type", "bridge")
+        run("ip", "link", "delete", "npmany")
+        assert told.get(timeout=10).name == "npmany"
 
 
 def test_ctrl_c_ends_it_while_libvirtd_is_away(
