@@ -65,13 +65,20 @@ class RefusedError(OperationError):
     """The kernel refuses a request.
 
     :param code: its error number (``errno``).
-    :param said: its own words; those that go with the number where it says nothing.
     """
 
-    def __init__(self, code: int, said: str = "") -> None:
-        hint = "this takes root or CAP_NET_ADMIN" if code == errno.EPERM else ""
-        super().__init__(f"the kernel refuses: {(code, said or os.strerror(code))}", hint=hint)
+    def __init__(self, what: str, *, hint: str = "", code: int = 0) -> None:
+        super().__init__(what, hint=hint)
         self.code = code
+
+    @classmethod
+    def of(cls, code: int, said: str = "") -> RefusedError:
+        """Make one of the kernel's error number.
+
+        :param said: its own words; those that go with the number where it says nothing.
+        """
+        hint = "this takes root or CAP_NET_ADMIN" if code == errno.EPERM else ""
+        return cls(f"the kernel refuses: {(code, said or os.strerror(code))}", hint=hint, code=code)
 
 
 class Rtnetlink:
@@ -236,7 +243,7 @@ def _require_done(message: bytes, marks: int) -> None:
     if code == 0:
         return
     said = attributes_in(message[4 + _HEADER.size :]).get(_MESSAGE, b"") if marks & _HAS_MESSAGE else b""
-    raise RefusedError(-code, said.rstrip(b"\0").decode(errors="replace"))
+    raise RefusedError.of(-code, said.rstrip(b"\0").decode(errors="replace"))
 
 
 def _attribute(kind: int, data: bytes) -> bytes:

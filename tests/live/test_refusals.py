@@ -23,7 +23,7 @@ from nicplug_xml.backends import bridge, network
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.model import Scope
 from nicplug_xml.plan import Plan
-from tests.live.conftest import everything
+from tests.live.conftest import everything, run
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.guest import Guest
@@ -69,6 +69,18 @@ def test_refused_attachments_change_nothing(
             assert "\n" not in str(caught.value)
             assert everything(guest.dom) == before
     assert guest.ping("192.0.2.1", count=5)
+
+
+def test_a_bridge_with_an_mtu_that_no_tap_can_have(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    blue, mac = libvirt_bridge(), new_mac()
+    run("ip", "link", "set", blue.name, "mtu", "65535")
+    dom = deferred_guest(mac, timeout=None).dom
+    before = everything(dom)
+    with pytest.raises(OperationError, match=r"failed: the kernel refuses: .*mtu.*; the NIC is deferred"):
+        attach_backend(dom, mac, bridge.backend(blue.name))
+    assert everything(dom) == before
 
 
 @pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
@@ -10,6 +11,7 @@ import pytest
 
 from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.frozen import replace
+from nicplug_xml.host.rtnetlink import RefusedError
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Scope
@@ -150,6 +152,9 @@ def test_a_warning_that_is_raised_keeps_nothing_from_being_let_go(fake_host: Fak
 def test_the_first_steps_refusal_keeps_its_class(fake_host: FakeHost) -> None:
     fake_host.fail_at, fake_host.error = 1, NotFoundError("no network", hint="make one")
     with pytest.raises(NotFoundError, match="no network; the NIC is in a known state now; make one"):
+        carry_out(PLAN, fake_host)
+    fake_host.calls, fake_host.error = [], RefusedError.of(errno.EINVAL)
+    with pytest.raises(RefusedError, match="the kernel refuses: .*; the NIC is in a known state now"):
         carry_out(PLAN, fake_host)
 
 

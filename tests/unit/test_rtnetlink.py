@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import struct
 from collections.abc import Callable
 
@@ -85,7 +86,7 @@ class Answering(Recorder):
     def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
         super()._ask(kind, flags, body)
         if self._code:
-            raise RefusedError(self._code)
+            raise RefusedError.of(self._code)
         return self._answers
 
 
@@ -122,7 +123,7 @@ def test_an_end_waits_for_who_looks_at_the_filters(monkeypatch: pytest.MonkeyPat
         def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
             if kind == 37 and self.times:
                 self.times -= 1
-                raise RefusedError(errno.EBUSY)
+                raise RefusedError.of(errno.EBUSY)
             return super()._ask(kind, flags, body)
 
     looked = Looked()
@@ -150,5 +151,6 @@ def test_refusals() -> None:
     with pytest.raises(RefusedError, match=r"\(22, 'Invalid handle'\)") as caught:
         _require_done(struct.pack("=i", -22) + bytes(16) + words, 0x300)
     assert caught.value.code == 22
+    assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
     with pytest.raises(RefusedError, match="takes root"):
         _require_done(struct.pack("=i", -1) + bytes(16), 0x100)
