@@ -60,9 +60,9 @@ def _open(path: str) -> int | None:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            return None  # a NIC has to be unplugged also where the disk is full
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return None  # a NIC has to be unplugged also where the disk is full
+            raise OperationError(f"no lock can be had: {path}: {error.strerror}") from error
         try:
             # Who had it has removed it meanwhile, and others may have a new one.
             if _is_mine(file) and _is_same(file, path):

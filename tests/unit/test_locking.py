@@ -63,6 +63,15 @@ def test_a_full_disk_keeps_nobody_from_working(runtime: Path, monkeypatch: pytes
         assert list(runtime.iterdir()) == []
 
 
+def test_what_cannot_be_opened_is_told(runtime: Path) -> None:
+    (runtime / "nicplug-counter.lock").symlink_to(runtime)
+    with (
+        pytest.raises(OperationError, match=r"no lock can be had: .*-counter\.lock: Too many levels"),
+        locked("counter"),
+    ):
+        pytest.fail("it is no file of ours")
+
+
 def test_who_has_it_may_ask_again(runtime: Path) -> None:
     with ThreadPoolExecutor() as pool, locked("counter"):
         with locked("counter"):
