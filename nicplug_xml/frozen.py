@@ -44,12 +44,14 @@ class Frozen:
     #: The fields with their defaults, in order; and how many, the first ones, have none.
     _fields: ClassVar[dict[str, object]] = {}
     _required: ClassVar[int] = 0
+    __match_args__: ClassVar[tuple[str, ...]] = ()
     __signature__ = _Signature()
 
     def __init_subclass__(cls) -> None:
         own = cls.__annotations__
         cls._fields = cls._fields | {name: cls.__dict__.get(name) for name in own}
         cls._required += sum(name not in cls.__dict__ for name in own)
+        cls.__match_args__ = tuple(cls._fields)  # type: ignore[misc]  # as for dataclasses, all fields
 
     def __init__(self, *values: object, **named: object) -> None:
         fields, count = self.__dict__, len(values)
@@ -75,7 +77,7 @@ class Frozen:
         return {name: self.__dict__[name] for name in self._fields}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and _values(self) == _values(other)
+        return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(_values(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import unittest.mock
 
 import pytest
 
@@ -72,6 +73,13 @@ def test_value_and_class_make_equal() -> None:
     assert Point(1) != Named(1)
     assert {Point(1), Point(1, 0)} == {Point(1)}
     assert pickle.loads(pickle.dumps(Point(1, 2))) == copy.copy(Point(1, 2)) == Point(1, 2)
+
+
+def test_who_compares_otherwise_is_asked_and_patterns_match() -> None:
+    assert Point(1) == unittest.mock.ANY
+    match Point(1, 2):
+        case Point(x, y):
+            assert (x, y) == (1, 2)
 
 
 def test_what_is_cached_beside_the_fields_is_not_copied() -> None:
