@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nicplug_xml import backends
 from nicplug_xml.backends import fd
 from nicplug_xml.endpoints import Descriptor
-from nicplug_xml.errors import NotFoundError, OperationError, SchemaError, UnsupportedError
+from nicplug_xml.errors import NicplugError, NotFoundError, OperationError, SchemaError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED
 from nicplug_xml.frozen import replace
 from nicplug_xml.host.connection import (
@@ -81,7 +81,8 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
     :param plane: the plane to hold the pluggable interfaces, or ``auto``.
     :returns: the running domain.
     :raises SchemaError: the XML is not valid; nothing was started.
-    :raises NicplugError: libvirt refuses, or an interface could not be plugged in; no domain runs.
+    :raises NicplugError: libvirt refuses, or an interface could not be plugged in; no domain runs,
+        unless the connection is lost meanwhile.
     """
     dom = _make(conn, xml, plane, lambda stock: conn.createXML(stock, 0))
     try:
@@ -96,10 +97,20 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
                 # libvirt gives every container a carrier at first.
                 detach_backend(dom, name)
     except BaseException:
-        with translated():
-            dom.destroy()
+        _end(dom)
         raise
     return dom
+
+
+def _end(dom: libvirt.virDomain) -> None:
+    """End a transient domain, if it runs; why it has to end is what its caller tells."""
+    try:
+        with translated():
+            dom.destroy()
+    except NotFoundError:
+        pass
+    except NicplugError as error:
+        warnings.warn(f"domain '{dom.name()}' may still run: {error}", stacklevel=3)
 
 
 def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:
@@ -452,7 +463,7 @@ def _descriptor(fds: tuple[int, ...]) -> Descriptor | None:
 
 def _find(name: str, domain: Domain, scope: Scope, found: Sequence[Interface]) -> Interface:
     matches = _named(name, found)
-    if not matches and scope is Scope.CONFIG and domain.dom.isActive():
+    if not matches and scope is Scope.CONFIG and domain.scopes(0) == [Scope.LIVE]:
         # Targets and most aliases exist in the live XML only: go by what the interface is recorded as.
         keys = {nic.key for nic in _named(name, domain.read(Scope.LIVE).interfaces)}
         matches = [nic for nic in found if nic.key in keys]

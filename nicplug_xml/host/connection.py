@@ -227,15 +227,18 @@ def _ensure_network(conn: libvirt.virConnect) -> None:
             network = _lookup_network(conn, tap.PARKING_NETWORK)
             if network is None:
                 raise translate(error) from error
-    if network.isActive():
-        return
+    with translated():
+        if network.isActive():
+            return
     try:
         network.create()
     except libvirt.libvirtError as error:
-        if _is_active_soon(network):
-            return
-        if defined:
-            network.undefine()
+        # Where these fail as well, why the first one did is what to tell.
+        with suppress(libvirt.libvirtError):
+            if _is_active_soon(network):
+                return
+            if defined:
+                network.undefine()
         hint = "taps and bridges take qemu:///system; plane hub does without"
         if not remote_host(conn) and sysfs.is_bridge(tap.NETWORK_BRIDGE):
             hint = f"if another libvirtd parks in {tap.NETWORK_BRIDGE}, this one can not: use plane hub"

@@ -125,8 +125,11 @@ class Domain(Descriptors, Kernel):
 
         The container may give it another one, and is to be unplugged all the same.
         """
-        if not sysfs.exists(device) or self.dom.connect().getType() != "LXC":
+        if not sysfs.exists(device):
             return False
+        with translated():
+            if self.dom.connect().getType() != "LXC":
+                return False
         import libvirt
         import libvirt_lxc
 
@@ -203,11 +206,15 @@ class Domain(Descriptors, Kernel):
         try:
             with translated():
                 self.dom.updateDeviceFlags(xml, _AFFECT[scope])
-        except NicplugError:
+        except NicplugError as error:
             if scope is Scope.LIVE:
-                self._restore_port(xml)
-                if self._may_limit(xml):
-                    self._restore_bandwidth(xml)
+                try:
+                    self._restore_port(xml)
+                    if self._may_limit(xml):
+                        self._restore_bandwidth(xml)
+                except NicplugError as left:
+                    what = f"{error.what}; and what that left cannot be put right: {left.what}"
+                    raise type(error)(what, hint=error.hint) from error
             raise
 
     def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:

@@ -37,7 +37,7 @@ _CLASSES: dict[str, type[NicplugError]] = {
 def translated(hint: str = "") -> Iterator[None]:
     """Raise what libvirt raises in the block as the `NicplugError` that fits it.
 
-    :param hint: what the user can do about it.
+    :param hint: what the user can do about it, unless the connection is lost.
     """
     import libvirt
 
@@ -51,6 +51,9 @@ def translate(error: libvirt.libvirtError, hint: str = "") -> NicplugError:
     """Return the `NicplugError` that fits a libvirt error; the message is libvirt's own."""
     import libvirt
 
+    if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+        # Its own words are of sockets, and of the end of a file.
+        hint = "the connection to libvirt is lost, before that was done or after: open another one, and look"
     code = error.get_error_code()
     # What libvirt quotes of other programs may have lines.
     said = " ".join(str(error).split())
