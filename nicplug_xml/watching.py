@@ -331,5 +331,7 @@ def _look(dom: libvirt.virDomain) -> Seen:
             # What is odd, 'nicplug list' is there to tell.
             seen[scope] = _by_name(statuses(dom, scope))
         except NicplugError:
-            continue
+            with translated():
+                if not dom.connect().isAlive():
+                    raise  # what is not seen is there all the same
     return seen

@@ -22,9 +22,11 @@ from nicplug_xml import (
     detach_backend,
     interfaces,
     set_link,
+    watching,
     xml_desc,
 )
 from nicplug_xml.backends import bridge, direct
+from nicplug_xml.model import Scope
 from nicplug_xml.testing.commands import short_directory
 from tests.live.conftest import devices
 from tests.live.test_hub import veth
@@ -115,6 +117,11 @@ def at_each_call(daemon: PrivateDaemon, name: str, prepare: Callable[[], object]
     assert calls > 2
 
 
+def look(dom: libvirt.virDomain) -> None:
+    """Look at a domain as ``watch`` does: at both of its states, or at none."""
+    assert watching._look(dom).keys() == {Scope.LIVE, Scope.CONFIG}
+
+
 def test_operations(
     libvirt_daemon: PrivateDaemon,
     deferred_guest: Callable[..., Guest],
@@ -133,6 +140,7 @@ def test_operations(
             (lambda: attach_backend(dom, mac, join), lambda it: detach_backend(it, mac)),
             (lambda: set_link(dom, mac, True, flags=2), lambda it: set_link(it, nic.target, False, flags=2)),
             (lambda: None, lambda it: (interfaces(it), xml_desc(it))),
+            (lambda: None, look),
         ]
         for prepare, operate in operations:
             at_each_call(libvirt_daemon, dom.name(), prepare, operate)
