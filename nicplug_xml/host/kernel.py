@@ -440,7 +440,8 @@ def name_of(index: int) -> str:
 
     try:
         return if_indextoname(index)
-    except OSError:
+    except OSError as error:
+        sysfs.require_descriptors(error)
         return ""
 
 

@@ -11,6 +11,7 @@ import socket
 import struct
 from contextlib import suppress
 
+from nicplug_xml.host import sysfs
 from nicplug_xml.host.netlink_messages import attributes_in
 
 _RTM_GETLINK, _RTM_GETNSID = 18, 90
@@ -28,8 +29,8 @@ def address(device: str) -> str:
     :param device: the end that is in this thread's.
     :returns: an empty string where there is no such pair, or where this process may not know.
     """
-    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        near = _link(kernel, socket.if_nametoindex(device))
+    with suppress(OSError), _session() as kernel:
+        near = _link(kernel, sysfs.index(device))
         other = near.get(_IFLA_LINK)
         if other is None:
             return ""
@@ -46,11 +47,19 @@ def is_in(device: str, namespace: int) -> bool:
     :param device: the end that is in this thread's.
     :param namespace: a descriptor of the namespace; of one that is no network's, none is in it.
     """
-    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        its = _link(kernel, socket.if_nametoindex(device)).get(_IFLA_LINK_NETNSID)
+    with suppress(OSError), _session() as kernel:
+        its = _link(kernel, sysfs.index(device)).get(_IFLA_LINK_NETNSID)
         body = bytes(4) + _ATTRIBUTE.pack(8, _NETNSA_FD) + struct.pack("=I", namespace)
         return its is not None and its == _ask(kernel, _RTM_GETNSID, body, 4).get(_NETNSA_NSID)
     return False
+
+
+def _session() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    except OSError as error:
+        sysfs.require_descriptors(error)
+        raise
 
 
 def _link(kernel: socket.socket, index: int, attributes: bytes = b"") -> dict[int, bytes]:

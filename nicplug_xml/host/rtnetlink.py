@@ -16,6 +16,7 @@ import struct
 import time
 
 from nicplug_xml.errors import OperationError
+from nicplug_xml.host import sysfs
 from nicplug_xml.host.netlink_messages import attributes_in
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
@@ -88,7 +89,11 @@ class Rtnetlink:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        except OSError as error:
+            sysfs.require_descriptors(error)
+            raise
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._number = 0

@@ -5,7 +5,10 @@ The authority is Documentation/ABI/testing/sysfs-class-net of the kernel.
 
 from __future__ import annotations
 
+import errno
 import os
+
+from nicplug_xml.errors import OperationError
 
 _NET = "/sys/class/net"
 _IFF_UP = 1
@@ -44,12 +47,14 @@ def master(device: str) -> str:
         return ""
 
 
+def devices() -> list[str]:
+    """Return the names of all network devices."""
+    return _entries(_NET)
+
+
 def uppers(device: str) -> list[str]:
     """Return what devices are on `device`: macvlans or VLANs, or a bridge or bond that it is a port of."""
-    try:
-        entries = os.listdir(f"{_NET}/{device}")
-    except OSError:
-        return []
+    entries = _entries(f"{_NET}/{device}")
     return [entry.removeprefix("upper_") for entry in entries if entry.startswith("upper_")]
 
 
@@ -88,11 +93,32 @@ def tap_flags(device: str) -> int | None:
     return int(text, 16) if (text := _read(device, "tun_flags")) else None
 
 
+def require_descriptors(error: OSError) -> None:
+    """Raise, where what went wrong says nothing of what was looked at.
+
+    :raises OperationError: this process, or the host, has no descriptors left.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise OperationError(
+            f"the kernel cannot be asked: {error.strerror}",
+            hint="'ulimit -n' is how many a process may have",
+        ) from error
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        require_descriptors(error)
+        return []
+
+
 def _read(device: str, attribute: str) -> str:
     # A file object would take half as long again; an attribute is no longer than a page.
     try:
         file = os.open(f"{_NET}/{device}/{attribute}", os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        require_descriptors(error)
         return ""
     try:
         # Anybody may have given a device an alias that is no UTF-8.

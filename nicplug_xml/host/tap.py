@@ -81,7 +81,7 @@ def has_left(backend: Backend | None, mac: str) -> bool:
     """
     if backend is None or backend.type not in ("bridge", "network"):
         return False
-    ours = (name for name in os.listdir("/sys/class/net") if name.startswith(_NAMES))
+    ours = (name for name in sysfs.devices() if name.startswith(_NAMES))
     masters = {sysfs.master(name) for name in ours if sysfs.is_tap_of(name, mac)}
     bridge = backend.source.get("bridge")
     return bool(masters) and not (bridge in masters if bridge else any(masters))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -123,6 +123,22 @@ def many_descriptors() -> Iterator[None]:
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def few_descriptors(left: int) -> Iterator[None]:
+    """Have this process open so many descriptors that only some are left, as long as the block lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as opened:
+        files = [opened.enter_context(open(os.devnull)) for _ in range(left + 1)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(file.fileno() for file in files) + 1, hard))
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with suppress(OSError):
+            while True:
+                files.append(opened.enter_context(open(os.devnull)))
+        for file in files[:left]:
+            file.close()
+        yield
 
 
 def emulator(program: Path) -> str:

@@ -19,6 +19,7 @@ import pytest
 from nicplug_xml import (
     Connection,
     NicplugError,
+    OperationError,
     attach_backend,
     create,
     define,
@@ -28,6 +29,7 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
+from nicplug_xml.frozen import replace
 from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel, joint_of
@@ -40,6 +42,7 @@ from tests.live.conftest import (
     at_once,
     devices,
     everything,
+    few_descriptors,
     interface_xml,
     is_isolated,
     many_descriptors,
@@ -518,6 +521,25 @@ def test_a_service_with_many_descriptors_is_cleared_away_after(
     device = target(guest.dom, mac)
     guest.dom.destroy()
     wait_gone(f"{device}.np0")
+
+
+@daemon_only
+def test_who_has_no_descriptors_left_sees_nothing_wrong(
+    deferred_guest: NewGuest, other: str, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    before = attach_backend(dom, mac, netdev.backend(other))
+    assert interfaces(dom) == [replace(before, changed=False)]
+    found: list[object] = []
+    for left in range(5):
+        with few_descriptors(left):
+            try:
+                found += interfaces(dom)
+            except OperationError as error:
+                found.append(error.what)
+    assert set(found) == {replace(before, changed=False), "the kernel cannot be asked: Too many open files"}
+    detach_backend(dom, mac)
 
 
 def test_who_clears_away_may_miss_a_change(libvirt_isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
