@@ -69,7 +69,7 @@ def ensure(joint: Joint) -> None:
         return
     with name, kernel:
         descriptors = (name.fileno(), kernel.fileno())
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-I", "-c", _PROGRAM, os.pathsep.join(sys.path), *map(str, descriptors)],
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
@@ -78,6 +78,8 @@ def ensure(joint: Joint) -> None:
             cwd="/",
             start_new_session=True,
         )
+    # In a service it would be a zombie, once it has ended.
+    threading.Thread(target=process.wait, name="nicplug-janitor", daemon=True).start()
 
 
 def main() -> None:
