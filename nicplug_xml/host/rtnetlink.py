@@ -13,7 +13,9 @@ import errno
 import os
 import socket
 import struct
+import sys
 import time
+from typing import NamedTuple
 
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host import sysfs
@@ -45,7 +47,10 @@ _STOLEN, _EGRESS_REDIRECT = 4, 1
 _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 #: Which one is ours: filters of others on the same device stay, those with a lower number before ours.
 _PRIORITY = 0x6E70
-_HANDLE = 0x80000800
+#: Its number in its hash table; the table's own is the kernel's choice, and depends on filters of others.
+_NODE = 0x800
+#: Who has made the place where it stands, as its class says, which nobody else looks at.
+_WE, _OTHERS = 1, 2
 _ALL_PROTOCOLS = 0x0003
 
 _HEADER = struct.Struct("=IHHII")
@@ -80,6 +85,18 @@ class RefusedError(OperationError):
         """
         hint = "this takes root or CAP_NET_ADMIN" if code == errno.EPERM else ""
         return cls(f"the kernel refuses: {(code, said or os.strerror(code))}", hint=hint, code=code)
+
+
+class _Redirect(NamedTuple):
+    """A filter that `Rtnetlink.redirect` has made.
+
+    :param target: the index of the device that sends what comes in.
+    :param maker: who has made the place where it stands.
+    """
+
+    handle: int
+    target: int
+    maker: int
 
 
 class Rtnetlink:
@@ -158,46 +175,57 @@ class Rtnetlink:
 
         :param anew: refuse if there is one that it was before.
         """
+        maker = _WE
         try:
             self._ask(_NEWQDISC, _ACK | _CREATE | _EXCLUSIVE, _clsact(index))
         except RefusedError as error:
             if error.code != errno.EEXIST:
                 raise
+            maker = _OTHERS
+        before = None if anew else self._redirect_of(index)
         # One key of 32 bits, none of which matters.
         selector = struct.pack("=BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + bytes(16)
         action = _MIRRED.pack(0, 0, _STOLEN, 0, 0, _EGRESS_REDIRECT, target)
         mirred = _text(_ACT_KIND, "mirred") + _attribute(_ACT_OPTIONS, _attribute(_MIRRED_PARAMETERS, action))
         options = (
-            _number(_U32_CLASSID, 1)
+            _number(_U32_CLASSID, before.maker if before else maker)
             + _attribute(_U32_ACTION, _attribute(1, mirred))
             + _attribute(_U32_SELECTOR, selector)
         )
-        how = _EXCLUSIVE if anew else _REPLACE
-        self._ask(_NEWTFILTER, _ACK | _CREATE | how, _filter(index, _HANDLE, options))
+        how, handle = (_REPLACE, before.handle) if before else (_EXCLUSIVE, _NODE)
+        self._ask(_NEWTFILTER, _ACK | _CREATE | how, _filter(index, handle, options))
 
     def redirected(self, index: int) -> int:
         """Return the index of the device that `redirect` has all that a device receives sent by, or 0."""
-        try:
-            found = self._ask(_GETTFILTER, 0, _filter(index, _HANDLE))
-        except RefusedError as error:
-            if error.code not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
-                raise
-            return 0
-        data = b"".join(message[_TC_HEADER.size :] for message in found)
-        for kind in (_TCA_OPTIONS, _U32_ACTION, 1, _ACT_OPTIONS, _MIRRED_PARAMETERS):
-            data = attributes_in(data).get(kind, b"")
-        return int(_MIRRED.unpack_from(data)[-1]) if data else 0
+        found = self._redirect_of(index)
+        return found.target if found else 0
 
     def stop_redirect(self, index: int) -> None:
-        """End what `redirect` has made, if it is there."""
+        """End what `redirect` has made, if it is there; the place of somebody else's filters stays theirs."""
+        found = self._redirect_of(index)
+        if found is None:
+            return
         try:
             self._ask(_DELTFILTER, _ACK, _filter(index, 0))
             ways = (_traffic(index, 0, way, 0) for way in (_INGRESS, _EGRESS))
-            if not any(self._ask(_GETTFILTER, _DUMP, way) for way in ways):
+            if found.maker == _WE and not any(self._ask(_GETTFILTER, _DUMP, way) for way in ways):
                 self._delete_clsact(index)
         except RefusedError as error:
             if error.code not in (errno.ENOENT, errno.EINVAL):
                 raise
+
+    def _redirect_of(self, index: int) -> _Redirect | None:
+        """Return what `redirect` has made of a device, or None."""
+        # Asked for one handle, the kernel would look for it among the filters of others, too.
+        for message in self._ask(_GETTFILTER, _DUMP, _filter(index, 0)):
+            options = attributes_in(attributes_in(message[_TC_HEADER.size :]).get(_TCA_OPTIONS, b""))
+            data = options.get(_U32_ACTION, b"")
+            for kind in (1, _ACT_OPTIONS, _MIRRED_PARAMETERS):
+                data = attributes_in(data).get(kind, b"")
+            if data:
+                maker = int.from_bytes(options.get(_U32_CLASSID, b""), sys.byteorder)
+                return _Redirect(_TC_HEADER.unpack_from(message)[2], _MIRRED.unpack_from(data)[-1], maker)
+        return None
 
     def _delete_clsact(self, index: int) -> None:
         until = time.monotonic() + _PATIENCE

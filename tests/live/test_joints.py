@@ -645,6 +645,59 @@ def test_who_is_killed_while_parting_leaves_word_of_what_there_is(
     assert not {"PROMISC", "UP"} & set(re.findall(r"\w+", run("ip", "link", "show", lower).split(">")[0]))
 
 
+#: What somebody has where redirects stand: filters of the same kind, which the kernel numbers together with
+#: ours, of what comes in and of what goes out; and the place for filters alone.
+OF_OTHERS = {
+    "u32": ("clsact", "ingress"),
+    "u32 on egress": ("clsact", "egress"),
+    "u32 on old ingress": ("ingress", "ingress"),
+    "another chain": ("clsact", "ingress chain 7"),
+    "no filter": ("clsact", ""),
+    "no filter on old ingress": ("ingress", ""),
+}
+
+
+@pytest.mark.parametrize("present", OF_OTHERS)
+@pytest.mark.parametrize("on", ["the NIC's", "the other"])
+def test_filters_of_others_stay(lower: str, other: str, present: str, on: str) -> None:
+    qdisc, place = OF_OTHERS[present]
+    device = other if on == "the NIC's" else lower
+    run("tc", "qdisc", "add", "dev", device, qdisc)
+    if place:
+        match = "protocol all prio 10 u32 match ip dst 203.0.113.9 flowid 1:1"
+        run("tc", "filter", "add", "dev", device, *place.split(), *match.split())
+
+    def seen() -> str:
+        filters = (run("tc", "filter", "show", "dev", device, way) for way in ("ingress", "egress"))
+        return "".join((run("tc", "qdisc"), *filters))
+
+    def leads_to(device: str) -> list[str]:
+        return re.findall(r"Redirect to device (\w+)", run("tc", "filter", "show", "dev", device, "ingress"))
+
+    before = seen()
+    with closing(Kernel()) as kernel:
+        # A second time, the same redirects are set again.
+        for _ in range(2):
+            kernel.join(other, Joint("device", lower))
+            assert (leads_to(other), leads_to(lower)) == ([lower], [other])
+            assert all(line in seen().splitlines() for line in before.splitlines())
+        kernel.part(other, Joint("device", lower))
+    assert seen() == before
+
+
+def test_a_device_whose_filters_are_shared_takes_macvlans_alone(lower: str, other: str) -> None:
+    """The kernel has them changed for all devices at once; a redirect would be of all."""
+    run("tc", "qdisc", "add", "dev", lower, "ingress_block", "7", "clsact")
+    flags = run("ip", "link", "show", lower)
+    with closing(Kernel()) as kernel:
+        with pytest.raises(NicplugError, match="This filter block is shared"):
+            kernel.join(other, Joint("device", lower))
+        assert joint_of(other) is None
+        assert run("ip", "link", "show", lower) == flags
+        kernel.add_macvlan(f"{other}.np0", lower, "bridge", "52:54:00:00:00:77", 0)
+        kernel.release(Joint("macvlan", f"{other}.np0", lower, "bridge"))
+
+
 @daemon_only
 def test_a_device_that_somebody_renames_is_known_by_any_name(
     deferred_guest: NewGuest, lower: str, new_mac: NewMac

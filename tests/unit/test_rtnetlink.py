@@ -66,7 +66,8 @@ def test_a_macvlan(mtu: int, seen: int | None) -> None:
 def test_a_redirect() -> None:
     recorder = Recorder()
     recorder.redirect(7, 9)
-    clsact, filtering = (decoded(tcmsg, body) for _, _, body in recorder.requests)
+    assert [kind for kind, _, _ in recorder.requests] == [36, 46, 44]
+    clsact, _, filtering = (decoded(tcmsg, body) for _, _, body in recorder.requests)
     assert (clsact["index"], clsact.get_attr("TCA_KIND")) == (7, "clsact")
     assert (filtering["index"], filtering["parent"]) == (7, 0xFFFFFFF2)
     assert filtering["info"] == 0x6E70 << 16 | 0x0300  # priority, and all protocols in network order
@@ -98,26 +99,42 @@ def test_where_a_redirect_leads() -> None:
     assert answering.redirected(7) == 9
     ((kind, flags, body),) = answering.requests
     asked = decoded(tcmsg, body)
-    assert (kind, flags) == (46, 0)  # for one filter, which is not to be searched for
-    assert [asked[name] for name in ("index", "handle", "parent", "info")] == [
-        decoded(tcmsg, made)[name] for name in ("index", "handle", "parent", "info")
+    # For those of our priority: what a filter's handle is, depends on filters of others.
+    assert (kind, flags, asked["handle"]) == (46, 0x300, 0)
+    assert [asked[name] for name in ("index", "parent", "info")] == [
+        decoded(tcmsg, made)[name] for name in ("index", "parent", "info")
     ]
-    # A filter of somebody else's, no filter, no place for one, no device.
+    # What the kernel tells of the filter's table comes before it; or there is nothing.
+    assert Answering(made[:20], made).redirected(7) == 9
     assert Answering(made[:20]).redirected(7) == 0
-    for code in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
-        assert Answering(code=code).redirected(7) == 0
+    assert Answering().redirected(7) == 0
     with pytest.raises(RefusedError, match="takes root"):
         Answering(code=errno.EPERM).redirected(7)
 
 
+class Ending(Recorder):
+    """Has a redirect, and no other filters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.redirect(7, 9)
+        self._made = self.requests[-1][2]
+        self.requests.clear()
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        super()._ask(kind, flags, body)
+        ours = kind == 46 and decoded(tcmsg, body)["info"]
+        return [self._made] if ours and hasattr(self, "_made") else []
+
+
 def test_an_end_without_filters_of_others_leaves_nothing() -> None:
-    recorder = Recorder()
-    recorder.stop_redirect(7)
-    assert [kind for kind, _, _ in recorder.requests] == [45, 46, 46, 37]
+    ending = Ending()
+    ending.stop_redirect(7)
+    assert [kind for kind, _, _ in ending.requests] == [46, 45, 46, 46, 37]
 
 
 def test_an_end_waits_for_who_looks_at_the_filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Looked(Recorder):
+    class Looked(Ending):
         times = 3
 
         def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
@@ -128,12 +145,12 @@ def test_an_end_waits_for_who_looks_at_the_filters(monkeypatch: pytest.MonkeyPat
 
     looked = Looked()
     looked.stop_redirect(7)
-    assert [kind for kind, _, _ in looked.requests] == [45, 46, 46, 37]
+    assert [kind for kind, _, _ in looked.requests] == [46, 45, 46, 46, 37]
     monkeypatch.setattr(rtnetlink, "_PATIENCE", 0)
     looked.times = 1000
     # What stays is empty, and does nothing.
     looked.stop_redirect(7)
-    assert [kind for kind, _, _ in looked.requests[4:]] == [45, 46, 46]
+    assert [kind for kind, _, _ in looked.requests[5:]] == [46, 45, 46, 46]
 
 
 def test_a_device_that_is_gone_is_deleted() -> None:
