@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 
 #: Flags of a device (netdevice(7)).
-_UP, _LOOPBACK, _PROMISC, _ALLMULTI = 0x1, 0x8, 0x100, 0x200
+_UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
 #: Those that a device gets for a NIC, and loses with it, by what its joint says.
 _CHANGES = {"down": _UP, "promisc": _PROMISC}
 
@@ -50,14 +50,20 @@ class Kernel:
             )
 
     def require_device(self, name: str, mtu: int) -> None:
-        """Check that there is a network device, and that it passes frames of an MTU.
+        """Check that there is a network device, and that it passes Ethernet frames of an MTU.
 
         :raises NotFoundError: there is none of that name.
-        :raises UnsupportedError: its MTU is smaller.
+        :raises UnsupportedError: its MTU is smaller, or its frames are no Ethernet's.
         """
         its = sysfs.mtu(name)
         if its is None:
             raise NotFoundError(f"there is no device '{name}'", hint="'ip link' lists what there is")
+        if not sysfs.is_ethernet(name):
+            # The kernel redirects them all the same, without the headers that the other end needs.
+            raise UnsupportedError(
+                f"device '{name}' passes no Ethernet frames, as a loopback or a tunnel of packets does not",
+                hint="name one that does: 'ip link' shows it with 'link/ether'",
+            )
         if its < mtu:
             raise UnsupportedError(
                 f"device '{name}' has an MTU of {its}, and the NIC one of {mtu}",
@@ -143,7 +149,7 @@ class Kernel:
 
         Of a cable, this is the one end: its frames go to the other.
 
-        :raises UnsupportedError: another NIC is joined to one of the devices, or that is the loopback.
+        :raises UnsupportedError: another NIC is joined to one of the devices.
         :raises OperationError: the kernel refuses; then all is as before.
         """
         nic = index_of(device)
@@ -177,8 +183,6 @@ class Kernel:
             self._require_free(joint, device)
             # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
             its = netlink.flags(other)
-            if its & _LOOPBACK:
-                raise UnsupportedError(f"device '{joint.device}' is the loopback", hint="name another one")
             # The guest's MAC is not the device's.
             flags |= _PROMISC
             joint = joint.with_changes(word for word, flag in _CHANGES.items() if not its & flag)

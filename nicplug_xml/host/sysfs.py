@@ -12,6 +12,7 @@ from nicplug_xml.errors import OperationError
 
 _NET = "/sys/class/net"
 _IFF_UP = 1
+_ARPHRD_ETHER = 1
 
 
 def is_bridge(device: str) -> bool:
@@ -86,6 +87,11 @@ def mtu(device: str) -> int | None:
 def index(device: str) -> int:
     """Return the index of `device`; 0 when there is none of that name."""
     return int(_read(device, "ifindex") or "0")
+
+
+def is_ethernet(device: str) -> bool:
+    """Whether `device` is there, and what it passes are Ethernet frames."""
+    return _read(device, "type") == str(_ARPHRD_ETHER)
 
 
 def tap_flags(device: str) -> int | None:

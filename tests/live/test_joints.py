@@ -318,6 +318,20 @@ def test_of_two_nics_at_once_one_gets_the_device(
         assert without(OURS, everything(guest.dom)) == without(OURS, before)
 
 
+def test_a_device_that_passes_no_ethernet_frames_is_refused(libvirt_isolated: None) -> None:
+    """The kernel would redirect: of what comes in, the guest would get what is behind the header alone."""
+    run("ip", "tuntap", "add", "dev", "nptun", "mode", "tun")
+    try:
+        with closing(Kernel()) as kernel:
+            for device in ("nptun", "lo"):
+                with pytest.raises(NicplugError, match=f"device '{device}' passes no Ethernet frames"):
+                    kernel.require_device(device, 0)
+                with pytest.raises(NicplugError, match=f"device '{device}' passes no Ethernet frames"):
+                    kernel.add_macvlan("npmac.np0", device, "bridge", "52:54:00:11:22:77", 0)
+    finally:
+        run("ip", "link", "delete", "nptun")
+
+
 @pytest.mark.parametrize("last", ["filter", "qdisc"])
 def test_a_device_that_a_nic_leaves_while_another_one_comes_is_that_ones(
     lower: str, other: str, monkeypatch: pytest.MonkeyPatch, last: str

@@ -476,7 +476,7 @@ def test_a_device_that_is_a_nics_is_refused(
         "cable": ((two, netdev.backend(device), joined(cabled)),),
         "none": (
             (one, netdev.backend(device), "is the NIC's own"),
-            (one, netdev.backend("lo"), "'lo' is the loopback"),
+            (one, netdev.backend("lo"), "'lo' passes no Ethernet frames"),
         ),
     }
     if first in plugged:

@@ -312,6 +312,7 @@ def test_a_device_that_the_host_would_speak_on_is_taken_away(
 
     monkeypatch.setattr("builtins.open", Mock(side_effect=read_only))
     monkeypatch.setattr(sysfs, "mtu", lambda _: 1500)
+    monkeypatch.setattr(sysfs, "is_ethernet", lambda _: True)
     monkeypatch.setattr(host._session, "add_macvlan", add, raising=False)
     monkeypatch.setattr(host._session, "delete", lambda _: made.remove("vnet1.np0"), raising=False)
     monkeypatch.setattr(ovsdb, "ports_of", lambda *_: [])
