@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 
 #: Flags of a device (netdevice(7)).
-_UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
+_UP, _PROMISC = 0x1, 0x100
 #: Those that a device gets for a NIC, and loses with it, by what its joint says.
 _CHANGES = {"down": _UP, "promisc": _PROMISC}
 
@@ -81,6 +81,8 @@ class Kernel:
     def add_macvlan(self, name: str, lower: str, mode: str, mac: str, mtu: int) -> None:
         """Make a macvlan that is down, and of which the host's own stack sees nothing.
 
+        It passes on the guest's own address and what is for all; of groups all, for the guest may be in any.
+
         :param mtu: its MTU; 0 for that of the device below.
         :raises NotFoundError: there is no device of that name to be below.
         :raises UnsupportedError: another NIC is joined to that, and gets all of its frames.
@@ -110,6 +112,10 @@ class Kernel:
             raise OperationError(error.what, hint=in_the_way(lower)) from error
         try:
             silence(name)
+            if mode == "passthru":
+                # The device below has it as well, until the macvlan goes; what can't is promiscuous at least.
+                with suppress(RefusedError):
+                    self._netlink.set_address(index_of(name), mac)
         except OperationError:
             self._netlink.delete(index_of(name))
             raise
@@ -189,10 +195,6 @@ class Kernel:
             if former is not None and again:
                 # What is so already was made so for this, or was not.
                 joint = joint.with_changes(former.changes)
-        elif joint.kind == "macvlan" and joint.mode != "passthru":
-            # It passes on the guest's own address and what is for all; the guest may be in any group. In mode
-            # passthru all passes, and the kernel would not take the flag back from below.
-            flags |= _ALLMULTI
         try:
             netlink.set_alias(nic, str(joint))
             # The other end of a cable is joined by a step of its own.

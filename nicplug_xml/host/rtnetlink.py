@@ -35,6 +35,7 @@ _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _MACVLAN_MODE = 1
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _PORT_ISOLATED = 33
+_ALLMULTI = 0x200
 
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _U32_CLASSID, _U32_SELECTOR, _U32_ACTION = 1, 5, 7
@@ -132,6 +133,10 @@ class Rtnetlink:
         """Set the alias of a device; an empty one for none."""
         self._ask(_NEWLINK, _ACK, _link(index) + _attribute(_ALIAS, alias.encode()))
 
+    def set_address(self, index: int, mac: str) -> None:
+        """Set the MAC of a device."""
+        self._ask(_NEWLINK, _ACK, _link(index) + _mac(mac))
+
     def set_mtu(self, index: int, mtu: int) -> None:
         """Set the MTU of a device."""
         self._ask(_NEWLINK, _ACK, _link(index) + _number(_MTU, mtu))
@@ -147,7 +152,7 @@ class Rtnetlink:
         self._ask(_NEWLINK, _ACK, _link(index) + _attribute(_LINKINFO, info))
 
     def add_macvlan(self, name: str, lower: int, mode: str, mac: str, mtu: int) -> None:
-        """Make a macvlan.
+        """Make a macvlan that is down, and is to get every multicast group.
 
         :param lower: index of the device below it.
         :param mtu: 0 for that of the device below.
@@ -156,11 +161,13 @@ class Rtnetlink:
         attributes = [
             _text(_IFNAME, name),
             _number(_LINK, lower),
-            _attribute(_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+            _mac(mac),
             _number(_MTU, mtu) if mtu else b"",
             _attribute(_LINKINFO, _text(_INFO_KIND, "macvlan") + data),
         ]
-        self._ask(_NEWLINK, _ACK | _CREATE | _EXCLUSIVE, _link(0) + b"".join(attributes))
+        # Once it is up, the device below would get that flag as well, and in mode passthru not be rid of it.
+        header = _link(0, _ALLMULTI, _ALLMULTI)
+        self._ask(_NEWLINK, _ACK | _CREATE | _EXCLUSIVE, header + b"".join(attributes))
 
     def delete(self, index: int) -> None:
         """Delete a device; one that is gone is fine."""
@@ -290,6 +297,10 @@ def _number(kind: int, value: int) -> bytes:
 
 def _text(kind: int, value: str) -> bytes:
     return _attribute(kind, value.encode() + b"\0")
+
+
+def _mac(mac: str) -> bytes:
+    return _attribute(_ADDRESS, bytes.fromhex(mac.replace(":", "")))
 
 
 def _link(index: int, flags: int = 0, change: int = 0) -> bytes:

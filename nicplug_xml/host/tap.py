@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
@@ -253,11 +253,16 @@ def _open_macvtap(device: str, mode: str, mac: str, queues: int) -> list[int]:
                 )
             _call("setns", away, _CLONE_NEWNET)
             silence(name)
-            # The guest may be in any multicast group. In mode passthru all passes, and the kernel would not
-            # take the flag back from below.
-            up = _UP if mode == "passthru" else _UP | _ALLMULTI
+            index = index_of(name)
+            if mode == "passthru":
+                # The device below has it as well, until the macvtap goes; what can't is promiscuous at least.
+                with suppress(OperationError), netlink() as ipr:
+                    ipr.link("set", index=index, address=mac)
             with netlink() as ipr:
-                ipr.link("set", index=index_of(name), flags=up, change=up)
+                # The guest may be in any multicast group. Once it is up, the device below would get that
+                # flag as well, and in mode passthru not be rid of it again.
+                for flag in (_ALLMULTI, _UP):
+                    ipr.link("set", index=index, flags=flag, change=flag)
         finally:
             os.close(away)
         return _open_node(name, queues)

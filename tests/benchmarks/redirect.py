@@ -27,7 +27,7 @@ WIRE = "np-wire"
 _LOWER = "np-lower"
 _LIVE = 1  # VIR_DOMAIN_AFFECT_LIVE
 _ELEMENT = 2  # VIR_DOMAIN_METADATA_ELEMENT
-_UP, _PROMISC, _ALLMULTI = 0x1, 0x100, 0x200
+_UP, _PROMISC = 0x1, 0x100
 
 #: The goal in ms, and what a round trip to the guest's monitor takes on the machine that it was set for.
 _GOAL, _MONITOR = 5.0, 1.3
@@ -109,7 +109,7 @@ class _Requests:
         self._alias = sysfs.alias(self._nic)
         joint = joint_of(self._nic)
         assert joint is not None
-        self._device, self._flags = joint.device, _UP | (_ALLMULTI if self._lower else _PROMISC)
+        self._device, self._flags = joint.device, _UP | (0 if self._lower else _PROMISC)
         self._plugged = live_xml(dom, mac), self._recorded()
         detach_backend(dom, mac)
         self._parked = live_xml(dom, mac), self._recorded()

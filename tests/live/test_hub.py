@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import shutil
 import socket
 import struct
@@ -36,12 +37,14 @@ from nicplug_xml.backends import direct
 from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel
+from nicplug_xml.host.tap import open_macvtap
 from nicplug_xml.joints import Joint
 from nicplug_xml.operations import carry_out_plan
 from nicplug_xml.planes import netdevs
 from nicplug_xml.steps import Record
 from tests.live import far_end
 from tests.live.conftest import devices, emulator, everything, interface_xml, master, mtu, run, wait_until
+from tests.live.frames import Wire
 from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
@@ -364,6 +367,37 @@ def test_every_backend_to_every_other(hub_guest: NewGuest, ways: tuple[str, list
     assert_free("nplow")
     # The far ends in this process may still be about to go: each plug would have left one.
     assert len(os.listdir("/proc/self/fd")) < ours + len(places)
+
+
+@pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "passthru"])
+def test_a_macvtap_passes_every_group(libvirt_bridge: BridgeFactory, mode: str) -> None:
+    """IPv6 asks for its neighbours in groups that only the guest knows of."""
+    mac = "52:54:00:11:22:77"
+    with veth("nplow", libvirt_bridge().name) as lower, closing(Wire(f"{lower}p")) as far:
+        (before,) = json.loads(run("ip", "-json", "-details", "link", "show", lower))
+        (descriptor,) = open_macvtap(lower, mode, mac)
+        try:
+            (during,) = json.loads(run("ip", "-json", "link", "show", lower))
+            assert (during["address"] == mac) == (mode == "passthru")
+            for to in ("01005e0000fb", "3333ff000077", "0180c200000e", mac.replace(":", "")):
+                content = far.send(to=to)
+                while content not in next_frame(descriptor):
+                    pass
+        finally:
+            os.close(descriptor)
+        assert_free(lower)
+        (after,) = json.loads(run("ip", "-json", "-details", "link", "show", lower))
+        assert [after[what] for what in KEPT] == [before[what] for what in KEPT]
+
+
+#: What a device below a macvtap is to have again.
+KEPT = ("address", "flags", "promiscuity", "allmulti")
+
+
+def next_frame(descriptor: int) -> bytes:
+    """Return what a tap or macvtap hands over next, within 5 seconds."""
+    assert select.select([descriptor], [], [], 5)[0]
+    return os.read(descriptor, 1 << 16)
 
 
 def test_a_bridge_that_is_made_anew_and_a_tap_that_is_put_elsewhere(

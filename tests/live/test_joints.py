@@ -54,6 +54,7 @@ from tests.live.conftest import (
     wait_gone,
     wait_until,
 )
+from tests.live.frames import Wire
 from tests.live.test_hub import veth, walk
 from tests.live.test_plugging import identity
 
@@ -189,6 +190,33 @@ def test_nothing_of_the_guest_reaches_the_hosts_stack(
         run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0")
         run("ip", "address", "delete", "198.51.100.77/24", "dev", helper)
     assert "inet6" not in run("ip", "address", "show", "dev", helper)
+
+
+@pytest.mark.parametrize("mode", [*MODES[:3], "passthru"])
+def test_a_macvlan_passes_every_group_and_leaves_no_trace(lower: str, other: str, mode: str) -> None:
+    """IPv6 asks for its neighbours in groups that only the guest knows of."""
+    joint, mac = Joint("macvlan", f"{other}.np0", lower, mode), "52:54:00:11:22:77"
+    before = without(re.compile(r"state \w+ "), run("ip", "-details", "link", "show", lower).splitlines())
+    with closing(Wire(f"{lower}p")) as far, closing(Wire(f"{other}p")) as inside, closing(Kernel()) as kernel:
+        kernel.add_macvlan(joint.device, lower, mode, mac, 0)
+        kernel.join(other, joint)
+        assert (sysfs.address(joint.device), sysfs.address(lower) == mac) == (mac, mode == "passthru")
+        for to in ("01005e0000fb", "3333ff000077", "0180c200000e", mac.replace(":", "")):
+            assert inside.arrived(far.send(to=to), timeout=5) is not None, to
+        kernel.part(other, joint)
+        kernel.release(joint)
+    after = without(re.compile(r"state \w+ "), run("ip", "-details", "link", "show", lower).splitlines())
+    assert after == before
+
+
+def test_a_device_that_keeps_its_address_takes_a_macvlan_all_the_same(libvirt_isolated: None) -> None:
+    run("ip", "link", "add", "npkeeps", "type", "ifb")
+    try:
+        with closing(Kernel()) as kernel:
+            kernel.add_macvlan("npkeeps.np0", "npkeeps", "passthru", "52:54:00:11:22:77", 0)
+            assert "npkeeps.np0" in devices()
+    finally:
+        run("ip", "link", "delete", "npkeeps")
 
 
 def test_a_move_between_two_macvlans_on_one_device_comes_back(
