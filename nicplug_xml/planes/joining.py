@@ -35,8 +35,9 @@ def join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
     joint, make = JOINED[type(endpoint)](held, endpoint)
     steps: list[Step] = [RequireHere(device, held.nic.mac)]
     if before is not None and _excludes(before, joint):
-        again = [*_macvlan(held, before), Join(device, before)]
-        steps.append(LetGoFirst(Release(before), tuple(again)))
+        # What has gone is not made again: what it was on may have gone before it.
+        again = () if before.gone else (*_macvlan(held, before), Join(device, before))
+        steps.append(LetGoFirst(Release(before), again))
         return [*steps, *make, Join(device, joint)], []
     dispose: list[Step] = [Release(before)] if before is not None and before.device != joint.device else []
     # Nothing can be joined again to what has gone.

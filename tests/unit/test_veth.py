@@ -13,7 +13,17 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planner import Site
 from nicplug_xml.rewrite import to_extended, to_stock
-from nicplug_xml.steps import AddMacvlan, Check, Join, Part, Record, Release, RequireHere, SetCarrier
+from nicplug_xml.steps import (
+    AddMacvlan,
+    Check,
+    Join,
+    LetGoFirst,
+    Part,
+    Record,
+    Release,
+    RequireHere,
+    SetCarrier,
+)
 from nicplug_xml.stock import parse_domain
 from nicplug_xml.view import view
 from tests.unit.sites import seen, site_of
@@ -71,6 +81,17 @@ def test_plug_move_unplug() -> None:
         up,
         *TOLD,
     ]
+
+
+def test_what_has_gone_is_not_made_again() -> None:
+    """The device that the macvlan was on has gone, say: that is what is told, and no undo that fails."""
+    for gone in (False, True):
+        (let_go,) = [
+            step
+            for step in site(MACVLAN._replace(gone=gone)).attach(direct.backend("eth0", "private")).steps
+            if isinstance(step, LetGoFirst)
+        ]
+        assert bool(let_go.again) is not gone
 
 
 def test_from_and_to_redirects() -> None:
