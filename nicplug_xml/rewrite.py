@@ -20,7 +20,8 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
 from nicplug_xml.obstacles import obstacles
-from nicplug_xml.planes import PLANES, Plane, choose, native, tap, veth
+from nicplug_xml.planes import PLANES, Plane, choose, native, tap
+from nicplug_xml.planes.joining import present
 from nicplug_xml.stock import (
     backend_of,
     interfaces_of,
@@ -293,8 +294,8 @@ def _extend(document: Document, interface: Element, entry: Entry, facts: Facts) 
         connection, shown = plane.look(interface, entry, facts)
     if plane is not None and not shown:
         backend = entry.backend
-        if plane.DRIVER == "lxc" and connection is Connection.ATTACHED:
-            backend = veth.present(interface, backend, facts)
+        if connection is Connection.ATTACHED:
+            backend = present(interface, backend, facts)
         intended = backend or Backend(None)
         for child in swapped(interface, plane.KEPT):
             document.remove(child)

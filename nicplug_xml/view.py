@@ -8,7 +8,8 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface
-from nicplug_xml.planes import PLANES, native, veth
+from nicplug_xml.planes import PLANES, native
+from nicplug_xml.planes.joining import present
 from nicplug_xml.stock import as_asked, backend_of, interfaces_of
 
 
@@ -52,12 +53,12 @@ def _interface(element: Element, entry: Entry | None, facts: Facts) -> Interface
         connection, shown = plane.look(element, entry, facts)
         backend = backend_of(element, plane.KEPT) if shown else entry.backend
         link = link if shown else entry.link
+        if connection is Connection.ATTACHED and not shown:
+            backend = present(element, backend, facts)
         if plane.NAME == native.NAME:
             carrier = carrier and connection is Connection.ATTACHED
         if plane.DRIVER == "lxc":
             # The <link> of a container's interface is not what it sees.
-            if connection is Connection.ATTACHED:
-                backend = veth.present(element, backend, facts)
             carrier = connection is Connection.ATTACHED and link != "down"
         carrier = facts.carriers.get(entry.key, carrier)
     return Interface(

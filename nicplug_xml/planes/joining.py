@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nicplug_xml.backends import bridge, netdev
+from nicplug_xml.document import Element
 from nicplug_xml.endpoints import BridgePort, CableTo, Endpoint, HostDevice, MacvtapOn, OvsPort
+from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint, helper
-from nicplug_xml.model import Connection, Scope
+from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import (
     AddMacvlan,
@@ -51,6 +54,20 @@ def part(held: Held) -> tuple[list[Step], list[Step]]:
     if joint is None:
         return [], []
     return [Part(held.nic.target, joint)], [Release(joint)] if joint.is_ours else []
+
+
+def present(interface: Element, backend: Backend | None, facts: Facts) -> Backend | None:
+    """Return the backend that a NIC is attached to: what is recorded, or where its host device is instead.
+
+    Somebody else may have put it into another bridge, or given another name to what it is joined to.
+
+    :param backend: the one that is recorded.
+    """
+    joint = facts.joints.get(interface.get("target", "dev") or "")
+    if backend is None or joint is None or (backend.type, joint.kind) not in _NAMED:
+        return backend
+    instead = _NAMED[backend.type, joint.kind](joint.device)
+    return backend if instead.is_within(backend) else instead
 
 
 def require_here(held: Held) -> list[Step]:
@@ -112,6 +129,12 @@ def _mtu(held: Held) -> int:
     """Return the MTU that the NIC was told to use, or 0."""
     return int(held.nic.element.get("mtu", "size") or 0)
 
+
+#: Backends that name what their joint names, by the kinds of both.
+_NAMED: dict[tuple[str | None, str], Callable[[str], Backend]] = {
+    ("bridge", "bridge"): bridge.backend,
+    ("netdev", "device"): netdev.backend,
+}
 
 #: How each kind of endpoint becomes a joint.
 JOINED: dict[type[Endpoint], Callable[[Held, Endpoint], tuple[Joint, list[Step]]]] = {

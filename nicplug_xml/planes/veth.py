@@ -10,7 +10,6 @@ The driver knows no aliases of a user's: its interfaces go by their MACs.
 
 from __future__ import annotations
 
-from nicplug_xml.backends import bridge
 from nicplug_xml.document import Element
 from nicplug_xml.endpoints import BridgePort, Endpoint
 from nicplug_xml.facts import Facts
@@ -59,17 +58,6 @@ def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
 def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
     """Return how this stock ``<interface>`` is connected; it never tells of the backend itself."""
     return tap.look_at_joint(interface, entry, facts), False
-
-
-def present(interface: Element, backend: Backend | None, facts: Facts) -> Backend | None:
-    """Return the backend that a NIC is attached to: what is recorded, or where somebody else has put it.
-
-    :param backend: the one that is recorded.
-    """
-    joint = facts.joints.get(interface.get("target", "dev") or "")
-    if backend is None or backend.type != "bridge" or joint is None or joint.kind != "bridge":
-        return backend
-    return backend if backend.source.get("bridge") == joint.device else bridge.backend(joint.device)
 
 
 def attach(

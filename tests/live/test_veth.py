@@ -657,6 +657,36 @@ def test_what_others_did_is_shown(
     assert master(status.target) is None
 
 
+def test_a_device_that_has_its_name_from_another_one_is_another_one(
+    deferred_container: NewContainer, lower: str, new_mac: NewMac
+) -> None:
+    """As when two devices change names: the NIC stays with its own, and can be plugged into the other."""
+    mac, moved = new_mac(), "npvethold"
+    run("ip", "address", "add", "198.51.100.1/24", "dev", f"{lower}1")
+    container = deferred_container(mac)
+    container.set_address(mac, "198.51.100.2/24")
+    attach_backend(container.dom, mac, netdev.backend(lower))
+    run("ip", "link", "set", lower, "name", moved)
+    run("ip", "link", "add", lower, "type", "veth", "peer", "name", "npvethnew1")
+    try:
+        (status,) = interfaces(container.dom)
+        assert (status.connection, status.backend) == (Connection.ATTACHED, netdev.backend(moved))
+        assert f"<source dev='{moved}'/>" in xml_desc(container.dom).replace('"', "'")
+        assert container.ping("198.51.100.1", count=5)
+        assert not attach_backend(container.dom, mac).changed
+        assert attach_backend(container.dom, mac, netdev.backend(lower)).changed
+        filters = [run("tc", "filter", "show", "dev", name, "ingress") for name in (moved, lower)]
+        assert ["mirred" in shown for shown in filters] == [False, True]
+        assert "PROMISC" not in run("ip", "link", "show", moved)
+        attach_backend(container.dom, mac, netdev.backend(moved))
+        assert container.ping("198.51.100.1", count=5)
+        detach_backend(container.dom, mac)
+        assert "clsact" not in run("tc", "qdisc")
+    finally:
+        run("ip", "link", "delete", lower)
+        run("ip", "link", "set", moved, "name", lower)
+
+
 @pytest.mark.parametrize("plugged", ["direct", "netdev"])
 def test_redirects_outlive_a_restart_of_libvirtd(
     libvirt_daemon: PrivateDaemon, deferred_container: NewContainer, lower: str, new_mac: NewMac, plugged: str
