@@ -277,9 +277,7 @@ class Site(Frozen):
                 f"plane '{plane.NAME}' cannot plug {self.name} into type='{backend.type}'",
                 hint=f"it can: {', '.join(sorted(plane.KINDS))}",
             )
-        if any(
-            (backend.type, backend.source) == (place.type, place.source) for place in tap.PARKING.values()
-        ):
+        if backend.type != "cable" and not tap.PARKING_PLACES.isdisjoint(backend.source.values()):
             raise UnsupportedError(
                 f"{backends.describe(backend)} is where NICs are that are not plugged in, and no backend",
                 hint="'nicplug dumpxml' shows what virsh does not: the intended backend",

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import libvirt
 
 _NET = "/sys/class/net"
-_OURS = (tap.PARKING_NETWORK, tap.NETWORK_BRIDGE, tap.PARKING_BRIDGE)
 
 
 class Name(NamedTuple):
@@ -59,7 +58,7 @@ class PresentNames:
     def networks(self) -> Iterator[Name]:
         """Return libvirt's networks."""
         for network in self._conn.listAllNetworks():
-            if network.name() not in _OURS:
+            if network.name() not in tap.PARKING_PLACES:
                 yield Name(network.name(), "active" if network.isActive() else "not active")
 
     def bridges(self) -> Iterator[Name]:
@@ -69,7 +68,7 @@ class PresentNames:
     def devices(self) -> Iterator[Name]:
         """Return the network devices of this host."""
         for device in sorted(os.listdir(_NET)):
-            if device not in ("lo", *_OURS) and os.path.isdir(f"{_NET}/{device}"):
+            if device not in ("lo", *tap.PARKING_PLACES) and os.path.isdir(f"{_NET}/{device}"):
                 yield Name(device, "bridge" if sysfs.is_bridge(device) else "")
 
     def ovs_bridges(self) -> Iterator[Name]:

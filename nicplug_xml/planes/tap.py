@@ -31,6 +31,7 @@ NEEDS_ALIAS = False
 PARKING_NETWORK = "nicplug-parking"
 NETWORK_BRIDGE = "nicplug-parknet"
 PARKING_BRIDGE = "nicplug-park"
+PARKING_PLACES = frozenset((PARKING_NETWORK, NETWORK_BRIDGE, PARKING_BRIDGE))
 
 #: Backend types that can be plugged in.
 KINDS = frozenset(("bridge", "network", "direct", "netdev", "cable"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from nicplug_xml import joints
-from nicplug_xml.backends import bridge, direct, network
+from nicplug_xml.backends import bridge, direct, netdev, network
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint
@@ -81,6 +83,14 @@ def test_plug_move_unplug() -> None:
         up,
         *TOLD,
     ]
+
+
+@pytest.mark.parametrize("make", [bridge.backend, direct.backend, netdev.backend, network.backend])
+@pytest.mark.parametrize("place", ["nicplug-park", "nicplug-parknet", "nicplug-parking"])
+def test_the_parking_place_is_no_backend_of_any_kind(make: Callable[[str], Backend], place: str) -> None:
+    """All who are parked would hear it, and whoever is in their place is taken for unplugged."""
+    with pytest.raises(UnsupportedError, match="is where NICs are that are not plugged in"):
+        site().attach(make(place))
 
 
 def test_what_has_gone_is_not_made_again() -> None:
