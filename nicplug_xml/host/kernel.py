@@ -276,6 +276,9 @@ class Kernel:
 
         :raises OperationError: the kernel refuses.
         """
+        if up:
+            # Each time, the host's IPv6 would ask the container for routers.
+            silence(device)
         self._netlink.set_flags(index_of(device), _UP if up else 0, _UP)
 
     def put_into_bridge(self, device: str, bridge: str, isolated: bool) -> None:

@@ -99,6 +99,24 @@ def test_no_carrier_at_the_start_not_for_a_moment(deferred_container: NewContain
     assert (status.plane, status.connection, status.carrier) == ("veth", Connection.DEFERRED, False)
 
 
+@pytest.mark.parametrize("plugged", ["bridge", "direct", "netdev"])
+def test_the_host_says_nothing_to_a_container(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac, plugged: str
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    for device in (blue.name, lower, f"{lower}1"):
+        run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
+    container = deferred_container(mac)
+    for _ in range(2):
+        attach_backend(container.dom, mac, BACKENDS[plugged](blue.name, lower))
+        set_link(container.dom, mac, False)
+        set_link(container.dom, mac, True)
+        container.wait_carrier(mac, up=True)
+        time.sleep(1.5)
+        detach_backend(container.dom, mac)
+    assert container.run("cat /sys/class/net/eth0/statistics/rx_packets") == "0\n"
+
+
 def test_an_address_is_set_at_the_start(
     libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, new_mac: NewMac
 ) -> None:
