@@ -322,7 +322,7 @@ class Kernel:
         if not holder and (bridge := sysfs.master(joint.device)):
             raise UnsupportedError(
                 f"device '{joint.device}' is a port of {bridge}, which would get none of its frames",
-                hint=f"plug the NIC into {bridge}, or use a cable if the device is another NIC's",
+                hint=_instead_of_port(bridge),
             )
 
     def _redirect_back(self, joint: Joint, device: str, anew: bool) -> bool:
@@ -393,10 +393,17 @@ def _held(device: str, holder: str) -> UnsupportedError:
     )
 
 
+def _instead_of_port(bridge: str) -> str:
+    """Say what to plug a NIC into instead of a port of a bridge."""
+    if bridge in tap.PARKING_PLACES:
+        return "it is the device of another NIC: use a cable to that"
+    return f"plug the NIC into {bridge}, or use a cable if the device is another NIC's"
+
+
 def in_the_way(device: str) -> str:
     """Say what may be in the way of a macvlan or macvtap on a device."""
     if bridge := sysfs.master(device):
-        return f"{device} is a port of {bridge}: plug the NIC into that"
+        return f"{device} is a port of {bridge}: {_instead_of_port(bridge)}"
     return f"in mode passthrough {device} is one NIC's alone, and in the others each MAC is there once"
 
 

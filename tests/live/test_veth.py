@@ -494,6 +494,8 @@ def test_a_device_that_is_a_nics_is_refused(
         "cable": ((two, netdev.backend(device), joined(cabled)),),
         "none": (
             (one, netdev.backend(device), "is the NIC's own"),
+            (two, netdev.backend(cabled), "it is the device of another NIC: use a cable to that"),
+            (two, direct.backend(cabled), "it is the device of another NIC: use a cable to that"),
             (one, netdev.backend("lo"), "'lo' passes no Ethernet frames"),
         ),
     }
@@ -537,7 +539,7 @@ def test_what_is_in_the_way_of_a_macvlan_is_said(
     with pytest.raises(NicplugError, match=f"in mode passthrough {lower} is one NIC's alone"):
         attach_backend(container.dom, other, direct.backend(lower, "passthrough"))
     run("ip", "link", "set", f"{lower}1", "master", blue.name)
-    with pytest.raises(NicplugError, match=f"{lower}1 is a port of {blue}: plug the NIC into that"):
+    with pytest.raises(NicplugError, match=f"{lower}1 is a port of {blue}: plug the NIC into {blue}"):
         attach_backend(container.dom, other, direct.backend(f"{lower}1"))
 
 
