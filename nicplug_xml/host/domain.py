@@ -313,14 +313,19 @@ class Domain(Descriptors, Kernel):
         return nic if nic and nic.target else None
 
     def _restore_port(self, xml: str) -> None:
-        """Put a NIC back into the bridge of the live XML: libvirt does not, when its filter fails."""
+        """Make a NIC the port that the live XML says: libvirt does not, when its filter fails.
+
+        When the bridge refuses it, libvirt 9.0 puts it back, and leaves its isolation behind.
+        """
         nic = self._meant(xml)
         # A libvirt that has planes of its own undoes what it does; its XML has the bridge of a deferred NIC.
         bridge = _bridge(nic.element) if nic and nic.plane == tap.NAME else ""
         if not (nic and bridge and is_host_device(nic.target, nic.mac)):
             return
-        if sysfs.master(nic.target) != bridge and sysfs.exists(bridge):
-            self.put_into_bridge(nic.target, bridge, nic.element.get("port", "isolated") == "yes")
+        isolated = nic.element.get("port", "isolated") == "yes"
+        so = (sysfs.master(nic.target), sysfs.is_isolated(nic.target))
+        if so != (bridge, isolated) and sysfs.exists(bridge):
+            self.put_into_bridge(nic.target, bridge, isolated)
 
     def _restore_bandwidth(self, xml: str) -> None:
         """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""

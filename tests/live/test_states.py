@@ -25,7 +25,8 @@ from nicplug_xml import (
 from nicplug_xml.backends import bridge, direct
 from nicplug_xml.errors import NicplugError
 from nicplug_xml.host.locking import locked
-from tests.live.conftest import interface_xml, master, run, target
+from tests.live.conftest import everything, interface_xml, is_isolated, master, run, target
+from tests.live.test_hub import veth
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -276,6 +277,27 @@ def test_a_filter_that_fails_leaves_the_nic_where_it_was(
     attach_backend(guest.dom, mac, bridge.backend(green.name))
     assert master.readlink().name == green.name
     detach_backend(guest.dom, mac)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_what_is_no_bridge_leaves_the_nic_isolated(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, attached: bool
+) -> None:
+    """libvirt 9.0 puts the tap back as a port that is not."""
+    mac, blue = new_mac(), libvirt_bridge()
+    dom = deferred_guest(mac, timeout=None).dom
+    if attached:
+        isolated = f"<backend type='bridge'><source bridge='{blue}'/><port isolated='yes'/></backend>"
+        attach_backend(dom, mac, isolated)
+    with veth("npnone", blue.name) as device:
+        assert is_isolated(target(dom, mac))
+        before = everything(dom)
+        with pytest.raises(NicplugError, match=f"into bridge {device}: .*'ip link show type bridge'"):
+            attach_backend(dom, mac, bridge.backend(device))
+        assert everything(dom) == before
+        with pytest.raises(NicplugError, match="device maximum"):
+            attach_backend(dom, mac, bridge.backend("lo"))  # its MTU comes first
+        assert everything(dom) == before
 
 
 def test_what_virsh_did_behind_our_back_is_shown(
