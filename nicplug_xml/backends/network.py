@@ -72,8 +72,8 @@ def endpoint(backend: Backend, network: str) -> Endpoint:
         if ovs.is_ovs(*virtualports):
             vlans = tuple(element.find("vlan") for element in inherited)
             return replace(ovs.port(device, virtualports, vlans), given=given - {"vlan"})
-        isolated = "yes" in (element.get("port", "isolated") for element in (backend.element, root))
-        return BridgePort(device, isolated, given - {"port"})
+        isolated = backend.element.get("port", "isolated") or root.get("port", "isolated")
+        return BridgePort(device, isolated == "yes", given - {"port"})
     if forward is not None and mode in direct.MODES:
         # libvirt hands out the least used device of a pool; what it counts is not ours to see.
         lower = forward.get("interface", "dev") or forward.attributes.get("dev", "")

@@ -247,6 +247,15 @@ def test_a_network_is_what_it_leads_to(forward: str, expected: Endpoint) -> None
 
 
 @pytest.mark.parametrize(
+    ("own", "isolated"), [("", True), ("<port isolated='yes'/>", True), ("<port isolated='no'/>", False)]
+)
+def test_what_a_nic_says_of_its_port_comes_before_what_its_network_says(own: str, isolated: bool) -> None:
+    lab = "<network><name>lab</name><bridge name='virbr1'/><port isolated='yes'/></network>"
+    backend = document("network", "network='lab'", rest=own)
+    assert endpoint(backend, lab) == BridgePort("virbr1", isolated=isolated)
+
+
+@pytest.mark.parametrize(
     ("backend", "error", "message"),
     [
         (document("bridge"), SchemaError, "does not say where to"),
