@@ -197,12 +197,15 @@ class Site(Frozen):
     @cached_property
     def backend(self) -> Backend | None:
         """The backend as it was asked for; libvirt shows a running guest's with what its network gives it."""
-        present = self.nic.backend
-        inherits = present is not None and present.type == "network" and self.scope is Scope.LIVE
+        nic, present = self.nic, self.nic.backend
+        told = nic.shown and nic.connection is Connection.ATTACHED and self.scope is Scope.LIVE
+        inherits = told and present is not None and present.type == "network"
         if present is None or not (inherits and any(map(present.child, network.INHERITED))):
             return present
         try:
-            return network.own(present, self.surroundings.network(present.source.get("network", "")))
+            name = present.source.get("network", "")
+            # Of one that somebody has stopped under the NIC, it is what the NIC has from it all the same.
+            return network.own(present, self.surroundings.network(name, active=False))
         except NotFoundError:
             return present
 

@@ -9,7 +9,7 @@ import pytest
 from nicplug_xml import metadata, updating
 from nicplug_xml.backends import bridge, netdev, network
 from nicplug_xml.document import Document
-from nicplug_xml.errors import SchemaError, UnsupportedError
+from nicplug_xml.errors import NotFoundError, SchemaError, UnsupportedError
 from nicplug_xml.frozen import replace
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend, Connection, Scope
@@ -229,6 +229,32 @@ def test_what_a_network_gives_is_not_taken_along() -> None:
         names = [child.name for child in Document(update.xml).root]
         assert [name for name in names if f"<{name}" in kept] == re.findall(r"<(\w+)", kept)
         assert "port" not in names
+
+
+class Stopped(Around):
+    """Surroundings whose networks are not active."""
+
+    def network(self, name: str, *, active: bool = True) -> str:
+        if active:
+            raise NotFoundError(f"network '{name}' is not active")
+        return super().network(name)
+
+
+def test_what_a_network_gave_that_was_stopped_is_not_taken_along() -> None:
+    record = replace(on_a_network(ISOLATED + SLOW), surroundings=Stopped()).detach().steps[-2]
+    assert isinstance(record, Record)
+    assert record.entry.backend == Backend("network", ("<source network='rules' portgroup='g'/>",))
+
+
+def test_what_an_intended_backend_names_is_its_own() -> None:
+    """Its network may give the same."""
+    given = f"<mac address='52:54:00:00:00:01'/><source network='rules'/>{ISOLATED}<target dev='vnet0'/>"
+    nic = f"<interface connection='deferred' type='network'>{given}</interface>"
+    there = site_of(seen(to_stock(f"<domain><name>vm1</name><devices>{nic}</devices></domain>")))
+    update = next(
+        step for step in there.attach(bridge.backend("br1")).steps if isinstance(step, UpdateDevice)
+    )
+    assert Document(update.xml).root.get("port", "isolated") == "yes"
 
 
 @pytest.mark.parametrize("name", ["pool", "switched"])
