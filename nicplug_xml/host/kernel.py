@@ -429,8 +429,11 @@ def joint_of(device: str) -> Joint | None:
     name = name_of(index)
     if joint is None:
         return Joint(_kind_of(name, device), name, ifindex=index) if name else None
-    # A device that was made anew has another index, and no redirect leads to it or from it.
-    return joint._replace(device=name) if name and index == joint.ifindex else joint._replace(gone=True)
+    if not name or index != joint.ifindex:
+        # A device that was made anew has another index, and no redirect leads to it or from it.
+        return joint._replace(gone=True)
+    # Open vSwitch goes on knowing its port by the name that it was made by.
+    return joint if joint.kind == "port" else joint._replace(device=name)
 
 
 def _kind_of(name: str, device: str) -> str:

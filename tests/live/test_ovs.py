@@ -15,7 +15,7 @@ from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, 
 from nicplug_xml.backends import bridge, ovs
 from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.host import janitor
-from tests.live.conftest import devices, everything, master, target, wait_gone, wait_until
+from tests.live.conftest import devices, everything, master, run, target, wait_gone, wait_until
 
 if TYPE_CHECKING:
     import libvirt
@@ -301,6 +301,23 @@ def test_a_port_that_was_left_behind_goes_when_the_same_nic_gets_another_one(
     assert switch.ports() == [f"{tap}.np0"]
     attach_backend(dom, mac, ovs.backend(str(second)))
     assert (switch.ports(), second.ports()) == ([], [f"{tap}.np1"])
+
+
+@embedded_only
+def test_a_port_whose_device_somebody_renames_goes_all_the_same(
+    deferred_guest: NewGuest, libvirt_ovs_bridge: OvsBridgeFactory, new_mac: NewMac
+) -> None:
+    switch, mac = libvirt_ovs_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    attach_backend(dom, mac, ovs.backend(str(switch)))
+    (port,) = switch.ports()
+    run("ip", "link", "set", port, "down")
+    run("ip", "link", "set", port, "name", "npother", "up")
+    (seen,) = interfaces(dom)
+    assert seen.connection is Connection.ATTACHED
+    detach_backend(dom, mac)
+    assert switch.ports() == []
+    wait_gone("npother")
 
 
 NETWORK = """<network>
