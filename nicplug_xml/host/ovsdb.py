@@ -16,7 +16,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nicplug_xml.backends.ovs import interface_id
@@ -75,9 +75,15 @@ def add_port(device: str, port: OvsPort, *, mac: str, domain: str, mtu: int | No
         try:
             database.wait_for_vswitchd(done)
             _check(database, device)
-        except BaseException:
-            with suppress(OperationError):
-                database.change(*_removal(database, device))
+        except BaseException as error:
+            try:
+                delete_port(device)  # by a connection of its own: it may be this one that has failed
+            except OperationError:
+                if isinstance(error, OperationError):
+                    raise OperationError(
+                        f"{error.what}; the port '{device}' may be left there",
+                        hint=f"once Open vSwitch runs, 'ovs-vsctl --if-exists del-port {device}' removes it",
+                    ) from error
             raise
 
 

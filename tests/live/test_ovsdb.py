@@ -6,7 +6,8 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,12 @@ from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.host import ovsdb
 from nicplug_xml.model import Backend
-from tests.live.conftest import devices, run, target, wait_gone
+from nicplug_xml.testing.ovs import OvsBridge, private_ovs
+from tests.live.conftest import devices, run, target, wait_gone, wait_until
 from tests.live.frames import Wire
 
 if TYPE_CHECKING:
-    from nicplug_xml.testing.ovs import OvsBridge, PrivateOvs
+    from nicplug_xml.testing.ovs import PrivateOvs
     from nicplug_xml.testing.plugin import GuestFactory, OvsBridgeFactory
 
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -227,6 +229,38 @@ def test_vswitchd_does_not_run(bridge: OvsBridge, monkeypatch: pytest.MonkeyPatc
         assert bridge.ports() == []
     finally:
         bridge.ovs.start_vswitchd()
+
+
+def test_a_connection_that_is_lost(bridge: OvsBridge) -> None:
+    bridge.ovs.stop_vswitchd()
+    try:
+        with while_waiting(bridge):
+            run("ovs-appctl", "-t", f"{bridge.ovs.directory}/ovsdb-server.ctl", "ovsdb-server/reconnect")
+        assert bridge.ports() == []
+    finally:
+        bridge.ovs.start_vswitchd()
+
+
+def test_the_server_ends(libvirt_isolated: None) -> None:
+    with private_ovs() as ovs:
+        bridge = OvsBridge(ovs)
+        ovs.stop_vswitchd(cleanup=True)
+        left = (
+            "may be left there; once Open vSwitch runs, 'ovs-vsctl --if-exists del-port np-a.np0' removes it"
+        )
+        with while_waiting(bridge, left):
+            run("ovs-appctl", "-t", f"{ovs.directory}/ovsdb-server.ctl", "exit")
+
+
+@contextmanager
+def while_waiting(bridge: OvsBridge, told: str = "") -> Iterator[None]:
+    """Carry out the block while a port waits for ovs-vswitchd, which is to fail for that."""
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(ovsdb.add_port, "np-a.np0", port_on(bridge), mac=MAC, domain=UUID)
+        wait_until(lambda: bridge.ports() == ["np-a.np0"])
+        yield
+        with pytest.raises(OperationError, match=f"it has closed the connection; .*{told}"):
+            adding.result(15)
 
 
 def test_device_that_cannot_be_made(bridge: OvsBridge) -> None:
