@@ -483,8 +483,18 @@ class AddPort(Frozen):
     summary: str = "make a port of the Open vSwitch bridge"
 
     def describe(self) -> str:
-        device, bridge = self.joint.device, self.joint.place
-        return f"ovsdb    insert Port {device} into Bridge {bridge}, attached-mac {self.mac}"
+        port = self.port
+        told = {
+            "attached-mac": self.mac,
+            "iface-id": port.interfaceid,
+            "port-profile": port.profileid,
+            "tag": "" if port.tag is None else port.tag,
+            "trunks": ",".join(map(str, port.trunks)),
+            "vlan_mode": port.vlan_mode,
+            "mtu_request": self.mtu or "",
+        }
+        columns = ", ".join(f"{name} {value}" for name, value in told.items() if value != "")
+        return f"ovsdb    insert Port {self.joint.device} into Bridge {port.bridge}, {columns}"
 
     def apply(self, host: Host) -> None:
         host.add_port(self.joint.device, self.port, self.mac, self.mtu)

@@ -9,8 +9,10 @@ import pytest
 from nicplug_xml.backends import describe, endpoint, ovs
 from nicplug_xml.endpoints import BridgePort, Endpoint, OvsPort
 from nicplug_xml.errors import SchemaError
+from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.schema import validate
+from nicplug_xml.steps import AddPort
 
 ID = "9f0d2a7e-5b6c-4c7d-8e9f-0a1b2c3d4e5f"
 OVS = "<virtualport type='openvswitch'/>"
@@ -49,6 +51,19 @@ def test_port(backend: Backend, expected: Endpoint) -> None:
     assert not validate(backend.to_xml())
     assert endpoint(backend, "") == expected
     assert describe(backend) == "ovs ovs0"
+
+
+def test_a_plan_tells_all_that_the_port_is_given() -> None:
+    joint, mac = Joint("port", "vnet0.np0", "ovs0"), "52:54:00:00:00:01"
+    insert = f"ovsdb    insert Port vnet0.np0 into Bridge ovs0, attached-mac {mac}"
+    assert AddPort(joint, OvsPort("ovs0"), mac, 0).describe() == insert
+    assert (
+        AddPort(joint, OvsPort("ovs0", tag=0), mac, 9000).describe() == f"{insert}, tag 0, mtu_request 9000"
+    )
+    trunk = OvsPort("ovs0", ID, "gold", 7, (42, 7), "native-tagged")
+    assert AddPort(joint, trunk, mac, 0).describe() == (
+        f"{insert}, iface-id {ID}, port-profile gold, tag 7, trunks 42,7, vlan_mode native-tagged"
+    )
 
 
 def test_other_virtual_ports_are_none_of_these() -> None:
