@@ -254,7 +254,21 @@ class Site(Frozen):
         beside = self.nic.shown and self._held().joint
         ways = (netdevs.has_ended, netdevs.was_cut_short, tap.has_fallen_off)
         lost = any(is_so(self.nic, self.view.facts) for is_so in ways)
-        return there and not beside and not lost
+        return there and not beside and not lost and not self._leads_elsewhere()
+
+    def _leads_elsewhere(self) -> bool:
+        """Whether its network, started anew, leads to another place than where it was plugged in."""
+        nic, joint = self.nic, self._held().joint
+        if nic.backend is None or nic.backend.type != "network":
+            return False
+        match self._present() if self.scope is Scope.LIVE else None:
+            case BridgePort(bridge=bridge) if nic.shown:
+                return nic.element.get("source", "bridge") not in (None, bridge)
+            case BridgePort(bridge=bridge):
+                return joint is not None and joint.device != bridge
+            case MacvtapOn(device=place) | OvsPort(bridge=place):
+                return nic.shown or (joint is not None and joint.place != place)
+        return False
 
     def _is_that_cable(self, backend: Backend | None) -> bool:
         """Whether it is a cable to the NIC that this one is joined to, by another name of that."""

@@ -23,7 +23,7 @@ from nicplug_xml import (
 )
 from nicplug_xml.backends import bridge, network
 from nicplug_xml.testing.guest import Guest
-from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
+from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, OvsBridgeFactory
 from tests.live.conftest import interface_xml, is_isolated, master, run, target
 from tests.live.test_hub import veth
 
@@ -115,6 +115,36 @@ def test_a_network_that_was_restarted(
         assert len(net.listAllPorts()) == 1
         assert not attach_backend(dom, mac).changed
         detach_backend(dom, mac)
+
+
+def test_a_network_that_leads_elsewhere_after_its_restart(
+    libvirt_connection: libvirt.virConnect,
+    deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    """The bridge that it had is the host's, and stays."""
+    mac, blue, green = new_mac(), libvirt_bridge(), libvirt_bridge()
+    switches = libvirt_ovs_bridge(), libvirt_ovs_bridge()
+    dom = deferred_guest(mac, timeout=None).dom
+    tap = target(dom, mac)
+    with veth("nplow", blue.name) as lower, veth("npother", blue.name) as other:
+        bridged, pool = "<forward mode='bridge'/><bridge name='{}'/>", "<forward mode='bridge' dev='{}'/>"
+        switched = f"{bridged}<virtualport type='openvswitch'/>"
+        for forward, at in (
+            (bridged, blue), (bridged, green), (pool, lower), (pool, other), (bridged, green),
+            (switched, switches[0]), (switched, switches[1]), (pool, lower),
+        ):  # fmt: skip
+            with active(libvirt_connection, forward.format(at)):
+                assert place(attach_backend(dom, mac, network.backend("lab"))) == ATTACHED
+                assert not attach_backend(dom, mac, network.backend("lab")).changed
+                if forward == bridged:
+                    assert master(tap) == str(at)
+                else:
+                    assert f" {at}" in run("ip", "link", "show", tap).partition("alias")[2]
+        detach_backend(dom, mac)
+    assert [switch.ports() for switch in switches] == [[], []]
 
 
 def test_what_a_network_gives_stays_with_it(

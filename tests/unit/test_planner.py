@@ -231,6 +231,17 @@ def test_what_a_network_gives_is_not_taken_along() -> None:
         assert "port" not in names
 
 
+def test_a_network_that_leads_elsewhere_by_now_is_plugged_into_again() -> None:
+    asked = Backend("network", ("<source network='rules' portgroup='g'/>",))
+    there = on_a_network(ISOLATED + SLOW)
+    xml = there.nic.xml.replace("br9", "br8")
+    moved = replace(there, nic=replace(there.nic, xml=xml))
+    (require, update, *_) = moved.attach(asked).steps
+    assert isinstance(require, RequireNetwork)
+    assert isinstance(update, UpdateDevice)
+    assert update.undo_xml == xml
+
+
 class Stopped(Around):
     """Surroundings whose networks are not active."""
 
