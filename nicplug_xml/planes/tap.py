@@ -148,6 +148,9 @@ def attach(
         if has_fallen_off(nic, held.facts) and bridge == nic.element.get("source", "bridge"):
             # libvirt does nothing about a bridge that it takes the tap to be in: out of that first.
             steps[:0] = [RequireDevice(bridge, 0), *_park(held, nic.link)]
+        elif held.scope is Scope.LIVE and _is_another_portgroup(nic, backend):
+            # libvirt refuses that, or (9.0) goes on having the NIC in the old one.
+            steps[:0] = _park(held, nic.link)
         else:
             steps[:0] = _out(held)
         if held.scope is Scope.LIVE and backend.type == "network":
@@ -206,6 +209,13 @@ def _out(held: Held) -> list[Step]:
     """Plan to have the tap out of the bridge that somebody has put it in: libvirt knows of another one."""
     instead = held.facts.astray.get(held.nic.target)
     return [Part(held.nic.target, Joint("bridge", instead))] if instead else []
+
+
+def _is_another_portgroup(nic: Interface, backend: Backend) -> bool:
+    """Whether a backend is the network that a NIC is in, by another portgroup."""
+    before = nic.element.get("source", "network"), nic.element.get("source", "portgroup")
+    network, portgroup = backend.source.get("network"), backend.source.get("portgroup")
+    return network is not None and before[0] == network and before[1] != portgroup
 
 
 def _has_bandwidth(backend: Backend, endpoint: Endpoint | None = None) -> bool:

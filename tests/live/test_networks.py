@@ -147,6 +147,25 @@ def test_a_network_that_leads_elsewhere_after_its_restart(
     assert [switch.ports() for switch in switches] == [[], []]
 
 
+def test_from_one_portgroup_to_another(
+    libvirt_connection: libvirt.virConnect, deferred_guest: NewGuest, new_mac: NewMac
+) -> None:
+    mac = new_mac()
+    groups = "<portgroup name='a' default='yes'/><portgroup name='b'/>"
+    with active(libvirt_connection, f"<bridge name='nplab' stp='off' delay='0'/>{groups}") as net:
+        guest = deferred_guest(mac)
+        attach_backend(guest.dom, mac, network.backend("lab"))
+        changes = guest.run("cat /sys/class/net/eth0/carrier_changes")
+        for group in ("portgroup='a'", "portgroup='b'", ""):
+            source = f"<source network='lab' {group}/>"
+            assert attach_backend(guest.dom, mac, f"<backend type='network'>{source}</backend>").changed
+            assert ("portgroup" in interface_xml(guest.dom)) == bool(group)
+            assert group in interface_xml(guest.dom)
+            assert len(net.listAllPorts()) == 1
+        assert guest.run("cat /sys/class/net/eth0/carrier_changes") == changes
+        detach_backend(guest.dom, mac)
+
+
 def test_what_a_network_gives_stays_with_it(
     libvirt_connection: libvirt.virConnect,
     deferred_guest: NewGuest,

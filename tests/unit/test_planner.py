@@ -242,6 +242,17 @@ def test_a_network_that_leads_elsewhere_by_now_is_plugged_into_again() -> None:
     assert update.undo_xml == xml
 
 
+def test_another_portgroup_is_plugged_into_by_way_of_the_parking_place() -> None:
+    there = on_a_network(ISOLATED + SLOW)
+    steps = there.attach(Backend("network", ("<source network='rules'/>",))).steps
+    park, update = (step for step in steps if isinstance(step, UpdateDevice))
+    assert Document(park.xml).root.get("source", "network") == "nicplug-parking"
+    assert Document(park.xml).root.find("link") is None
+    assert park.undo_xml == there.nic.xml
+    assert Document(update.xml).root.get("source", "network") == "rules"
+    assert sum(isinstance(step, UpdateDevice) for step in there.attach(bridge.backend("br9")).steps) == 1
+
+
 class Stopped(Around):
     """Surroundings whose networks are not active."""
 
