@@ -242,7 +242,8 @@ class Site(Frozen):
         present, shown = self.backend, self.nic.backend
         if backend is None or present is None or shown is None:
             return backend is present
-        named = _without_made_up(backends.intended(present), self.scope)
+        told = self.scope is Scope.LIVE and self.nic.shown
+        named = _without_made_up(backends.intended(present), told)
         return backend.is_within(shown) and named.is_within(backend)
 
     def is_at(self, backend: Backend | None) -> bool:
@@ -439,13 +440,16 @@ class Site(Frozen):
         return Record(new, entry, keys, self.scope)
 
 
-def _without_made_up(backend: Backend, scope: Scope) -> Backend:
-    """Return a backend without what of its virtual port libvirt may have made up; of a running guest, any."""
+def _without_made_up(backend: Backend, told: bool) -> Backend:
+    """Return a backend without what of its virtual port libvirt may have made up.
+
+    :param told: whether libvirt's XML of a running guest tells of the backend: then it may be any of that.
+    """
     port = backend.child("virtualport")
     if port is None:
         return backend
     rest = tuple(child.text for child in backend.element if child.name != "virtualport")
-    if scope is Scope.LIVE:
+    if told:
         return replace(backend, children=rest)
     document = Document(port.text)
     parameters = document.root.find("parameters")

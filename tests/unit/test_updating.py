@@ -56,6 +56,8 @@ def site(xml: str, plane: str = "tap", scope: Scope = Scope.LIVE) -> Site:
         stock = stock.replace("<link state='down'/>", "<link state='up'/>")
     netdevs = {"nicplug-ua-a.1", "nicplug-ua-a.1.port"} if "'attached'" in xml else {"nicplug-ua-a.sink"}
     joint = Joint("macvlan", "vnet0.np0", "eth0", "bridge") if "attached' type='direct'" in xml else None
+    if "'attached'" in xml and "openvswitch" in xml:
+        joint = Joint("port", "vnet0.np0", "br0")
     if scope is Scope.CONFIG:
         return site_of(seen(stock), scope)
     if plane == "swap":
@@ -480,14 +482,15 @@ def test_the_case_of_a_file_is_no_detail() -> None:
     assert not plan(site(ON, scope=Scope.CONFIG), upper).steps
 
 
+@pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("state", ["attached", "deferred"])
-def test_what_a_virtual_port_of_the_definition_says_no_more_is_gone(state: str) -> None:
+def test_what_a_virtual_port_says_no_more_is_gone(state: str, scope: Scope) -> None:
     def port(parameters: str) -> str:
         return nic(f"{state} bridge", f"{BRIDGE}<virtualport type='openvswitch'>{parameters}</virtualport>")
 
     made_up = "<parameters interfaceid='7cbf6c7e-5b4b-4a29-9d0c-3c1b2ad7a6f2'/>"
-    here = site(port("<parameters profileid='p1'/>"), scope=Scope.CONFIG)
+    here = site(port("<parameters profileid='p1'/>"), scope=scope)
     assert plan(here, port("")).steps
     assert plan(here, nic(f"{state} bridge", BRIDGE)).steps
     assert not plan(here, port("<parameters profileid='p1'/>")).steps
-    assert not plan(site(port(made_up), scope=Scope.CONFIG), port("")).steps
+    assert not plan(site(port(made_up), scope=scope), port("")).steps
