@@ -208,13 +208,10 @@ class Domain(Descriptors, Kernel):
                 self.dom.updateDeviceFlags(xml, _AFFECT[scope])
         except NicplugError as error:
             if scope is Scope.LIVE:
-                try:
-                    self._restore_port(xml)
-                    if self._may_limit(xml):
-                        self._restore_bandwidth(xml)
-                except NicplugError as left:
-                    what = f"{error.what}; and what that left cannot be put right: {left.what}"
-                    raise type(error)(what, hint=error.hint) from error
+                self._put_right(xml, error)
+            if isinstance(error, UnsupportedError) and "vlan tag" in error.what:
+                hint = "leave <vlan> out; update-device takes away what stays on a move"
+                raise UnsupportedError(error.what, hint=hint) from error
             raise
 
     def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
@@ -311,6 +308,16 @@ class Domain(Descriptors, Kernel):
         mark = root.get("alias", "name") or root.get("target", "dev") or ""
         nic = self._interface(metadata.key_of(root), mark, Scope.LIVE)
         return nic if nic and nic.target else None
+
+    def _put_right(self, xml: str, refusal: NicplugError) -> None:
+        """Put right what an update-device that was refused has left."""
+        try:
+            self._restore_port(xml)
+            if self._may_limit(xml):
+                self._restore_bandwidth(xml)
+        except NicplugError as left:
+            what = f"{refusal.what}; and what that left cannot be put right: {left.what}"
+            raise type(refusal)(what, hint=refusal.hint) from refusal
 
     def _restore_port(self, xml: str) -> None:
         """Make a NIC the port that the live XML says: libvirt does not, when its filter fails.

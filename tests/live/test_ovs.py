@@ -13,7 +13,7 @@ from lxml import etree
 
 from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, set_link, xml_desc
 from nicplug_xml.backends import bridge, ovs
-from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.errors import NicplugError, NotFoundError, OperationError
 from nicplug_xml.host import janitor
 from tests.live.conftest import devices, everything, master, run, target, wait_gone, wait_until
 
@@ -334,6 +334,7 @@ NETWORK = """<network>
 def test_a_network_of_libvirts_on_open_vswitch(
     libvirt_connection: libvirt.virConnect,
     deferred_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
     libvirt_ovs_bridge: OvsBridgeFactory,
     new_mac: NewMac,
 ) -> None:
@@ -352,6 +353,11 @@ def test_a_network_of_libvirts_on_open_vswitch(
         assert (status.connection, status.carrier) == (Connection.ATTACHED, True)
         assert guest.ping("192.0.2.43", count=5)
         assert not guest.ping("192.0.2.42", timeout=1)
+        own = "<source network='switched'/><vlan><tag id='43'/></vlan>"
+        attach_backend(guest.dom, mac, f"<backend type='network'>{own}</backend>")
+        assert guest.ping("192.0.2.43", count=5)
+        with pytest.raises(NicplugError, match=r"vlan tag not supported .*; leave <vlan> out; update-device"):
+            attach_backend(guest.dom, mac, bridge.backend(libvirt_bridge().name))
         detach_backend(guest.dom, mac)
         guest.wait_carrier(mac, up=False)
     finally:
