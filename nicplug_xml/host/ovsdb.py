@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from nicplug_xml.backends.ovs import interface_id
 from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.frozen import replace
 
 if TYPE_CHECKING:
     from ovs.jsonrpc import Connection
@@ -62,16 +63,10 @@ def add_port(device: str, port: OvsPort, *, mac: str, domain: str, mtu: int | No
     :raises OperationError: Open vSwitch does not run, refuses, or cannot make the device.
     """
     with _database() as database:
-        insert = _insert(device, port, mac, domain, mtu)
         try:
-            try:
-                done = database.change(*insert)
-            except _DuplicateError:
-                done = database.change(*_removal(database, device), *insert)
+            done = _make(database, device, port, mac, domain, mtu)
         except _WaitedError:
-            raise NotFoundError(
-                f"Open vSwitch has no bridge '{port.bridge}'", hint="'ovs-vsctl list-br' lists them"
-            ) from None
+            done = _make(database, device, _in_parent(database, port), mac, domain, mtu)
         try:
             database.wait_for_vswitchd(done)
             _check(database, device)
@@ -137,7 +132,7 @@ class _Database:
         self._connection = connection
         self._path = path
 
-    def select(self, table: str, columns: Sequence[str], **where: str) -> Sequence[Row]:
+    def select(self, table: str, columns: Sequence[str], **where: object) -> Sequence[Row]:
         """Return those columns of the rows that have these values."""
         conditions = [[column, "==", value] for column, value in where.items()]
         rows: Sequence[Row] = self.transact(_select(table, columns, *conditions))[0]["rows"]
@@ -238,6 +233,27 @@ def _database(directory: str = "") -> Iterator[_Database]:
         yield _Database(connection, path)
     finally:
         connection.close()
+
+
+def _make(database: _Database, device: str, port: OvsPort, mac: str, domain: str, mtu: int | None) -> int:
+    """Have the port in the database, in the place of one of ours that was left over; as `change`."""
+    insert = _insert(device, port, mac, domain, mtu)
+    try:
+        return database.change(*insert)
+    except _DuplicateError:
+        return database.change(*_removal(database, device), *insert)
+
+
+def _in_parent(database: _Database, port: OvsPort) -> OvsPort:
+    """Return what a port of a fake bridge (ovs-vsctl(8)) is: one of the bridge around it, in its VLAN.
+
+    :raises NotFoundError: there is no fake bridge of that name.
+    """
+    for fake in database.select("Port", ("_uuid", "tag"), name=port.bridge, fake_bridge=True):
+        around = _select("Bridge", ("name",), ["ports", "includes", fake["_uuid"]])
+        (parent,) = database.transact(around)[0]["rows"]
+        return replace(port, bridge=parent["name"], tag=fake["tag"] if port.tag is None else port.tag)
+    raise NotFoundError(f"Open vSwitch has no bridge '{port.bridge}'", hint="'ovs-vsctl list-br' lists them")
 
 
 def _insert(device: str, port: OvsPort, mac: str, domain: str, mtu: int | None) -> list[Operation]:

@@ -16,6 +16,7 @@ import pytest
 from nicplug_xml.backends import endpoint
 from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NotFoundError, OperationError
+from nicplug_xml.frozen import replace
 from nicplug_xml.host import ovsdb
 from nicplug_xml.model import Backend
 from nicplug_xml.testing.ovs import OvsBridge, private_ovs
@@ -206,6 +207,25 @@ def test_bridge_that_is_not_there(libvirt_ovs: PrivateOvs) -> None:
     with pytest.raises(NotFoundError, match="no bridge 'np-none'; 'ovs-vsctl list-br' lists them"):
         ovsdb.add_port("np-a.np0", port, mac=MAC, domain=UUID)
     assert libvirt_ovs.vsctl("--columns=name", "find", "Interface", "name=np-a.np0") == ""
+
+
+def test_a_fake_bridge_is_a_vlan_of_its_parent(bridge: OvsBridge) -> None:
+    """As ovs-vsctl has it, and so libvirt, which has that add its ports."""
+    bridge.ovs.vsctl("add-br", "np-fake", str(bridge), "42")
+    try:
+        for vlan, tag, trunks in (
+            ("", 42, []),
+            ("<vlan><tag id='43'/></vlan>", 43, []),
+            ("<vlan trunk='yes'><tag id='44'/></vlan>", 42, 44),
+        ):
+            port = replace(port_on(bridge, vlan), bridge="np-fake")
+            ovsdb.add_port("np-a.np0", port, mac=MAC, domain=UUID)
+            assert bridge.ovs.row("Port", "np-a.np0", "tag", "trunks") == {"tag": tag, "trunks": trunks}
+            assert ("np-a.np0" in bridge.ovs.vsctl("list-ports", "np-fake").split()) == (tag == 42)
+            ovsdb.delete_port("np-a.np0")
+        assert bridge.ovs.vsctl("list-ports", "np-fake") == ""
+    finally:
+        bridge.ovs.vsctl("del-br", "np-fake")
 
 
 def test_open_vswitch_does_not_run(
