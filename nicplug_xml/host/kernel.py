@@ -294,7 +294,7 @@ class Kernel:
             )
         silence(device)
         netlink, nic = self._netlink, index_of(device)
-        before, alias = sysfs.master(device), sysfs.alias(device)
+        before, alias, isolated = sysfs.master(device), sysfs.alias(device), sysfs.is_isolated(device)
         try:
             netlink.set_master(nic, index_of(joint.device))
             netlink.set_alias(nic, str(joint))
@@ -305,6 +305,8 @@ class Kernel:
             with suppress(Exception):
                 netlink.set_master(nic, index_of(before) if before else 0)
                 netlink.set_alias(nic, alias)
+                if before:
+                    netlink.isolate(nic, isolated)
             raise
         self._leave(alias, joint)
 

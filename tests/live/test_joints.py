@@ -616,6 +616,19 @@ def test_who_clears_away_may_miss_a_change(libvirt_isolated: None, monkeypatch: 
     assert not cleared
 
 
+def test_a_bridge_that_refuses_a_device_leaves_it_isolated_where_it_was(
+    libvirt_bridge: BridgeFactory,
+) -> None:
+    blue, green = libvirt_bridge(), libvirt_bridge()
+    # What is on a bridge can be no port of it.
+    run("ip", "link", "add", "npupper", "link", green.name, "type", "macvlan")
+    run("ip", "link", "set", "npupper", "master", blue.name)
+    run("bridge", "link", "set", "dev", "npupper", "isolated", "on")
+    with closing(Kernel()) as kernel, pytest.raises(NicplugError, match="the kernel refuses"):
+        kernel.join("npupper", Joint("bridge", green.name))
+    assert (master("npupper"), is_isolated("npupper")) == (blue.name, True)
+
+
 def test_what_was_left_behind_is_taken_over(
     deferred_guest: NewGuest, other: str, new_mac: NewMac, monkeypatch: pytest.MonkeyPatch
 ) -> None:
