@@ -119,8 +119,7 @@ class Site(Frozen):
             # It is QEMU that announces.
             if announce and carrier and self.scope is Scope.LIVE and plane.DRIVER == "qemu":
                 steps.append(Announce(nic.alias))
-        place = next(iter(backend.source.values()), "")
-        return self._plan(summary, steps, place, backends.hint(backend))
+        return self._plan(summary, steps, *_place(backend))
 
     def detach(self) -> Plan:
         """Plan to unplug it.
@@ -177,7 +176,9 @@ class Site(Frozen):
                 # Where it has fallen off its bridge, that is not for the link to mend.
                 backend = None if tap.has_fallen_off(nic, self.view.facts) else nic.backend
                 steps.append(self._check(Connection.ATTACHED, backend, state == "up"))
-        return self._plan(f"set the link of {self.name} {state}", steps)
+        # libvirt changes nothing of a NIC whose network is not active.
+        place, hint = _place(nic.backend) if nic.backend else ("", "")
+        return self._plan(f"set the link of {self.name} {state}", steps, place, hint)
 
     def _has_link(self, state: str | None) -> bool:
         """Whether the administrator's link is that, and the guest of a NIC that is attached sees it."""
@@ -459,6 +460,11 @@ def _without_made_up(backend: Backend, told: bool) -> Backend:
         for name in _MADE_UP:
             document.set_attribute(parameters, name, None)
     return replace(backend, children=(*rest, document.edited()))
+
+
+def _place(backend: Backend) -> tuple[str, str]:
+    """Return the name of what a backend plugs into, and what to look at when a failure names that."""
+    return next(iter(backend.source.values()), ""), backends.hint(backend)
 
 
 def same_link(one: str | None, other: str | None) -> bool:

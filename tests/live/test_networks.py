@@ -12,6 +12,7 @@ from nicplug_xml import (
     Connection,
     InterfaceStatus,
     NicplugError,
+    NotFoundError,
     attach_backend,
     create,
     define,
@@ -106,6 +107,8 @@ def test_a_network_that_was_restarted(
     with active(libvirt_connection, own):
         dom = deferred_guest(mac, timeout=None).dom
         tap = attach_backend(dom, mac, network.backend("lab")).target
+    with pytest.raises(NotFoundError, match=r"set the link of .* 'lab'; .*'virsh net-start NAME' starts one"):
+        set_link(dom, mac, False)
     with active(libvirt_connection, own) as net:
         assert master(tap) is None
         with pytest.warns(UserWarning, match="plugged into network lab, and is no port"):
