@@ -66,8 +66,8 @@ def parse(alias: str) -> Joint | None:
     :param alias: the kernel's ``ifalias``.
     """
     mark, _, words = alias.strip().partition(" ")
-    parts = words.split()
-    if mark != _MARK or not 2 <= len(parts) <= 4:
+    parts = words.split(maxsplit=3)  # a directory may have spaces in it
+    if mark != _MARK or len(parts) < 2:
         return None
     kind, device, place, mode = (*parts, "", "")[:4]
     name, _, index = device.partition(":")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -301,6 +302,26 @@ def test_a_port_that_was_left_behind_goes_when_the_same_nic_gets_another_one(
     assert switch.ports() == [f"{tap}.np0"]
     attach_backend(dom, mac, ovs.backend(str(second)))
     assert (switch.ports(), second.ports()) == ([], [f"{tap}.np1"])
+
+
+@embedded_only
+def test_the_directory_of_open_vswitch_has_a_space_in_its_name(
+    deferred_guest: NewGuest,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    new_mac: NewMac,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switch, mac = libvirt_ovs_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    (directory := tmp_path / "my ovs").symlink_to(switch.ovs.directory)
+    with monkeypatch.context() as patch:
+        patch.setenv("OVS_RUNDIR", str(directory))
+        attach_backend(dom, mac, ovs.backend(str(switch)))
+    (seen,) = interfaces(dom)
+    assert seen.connection is Connection.ATTACHED
+    dom.destroy()
+    wait_until(lambda: switch.ports() == [])
 
 
 @embedded_only
