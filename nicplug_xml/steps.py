@@ -84,6 +84,9 @@ class Host(Protocol):
         :param device: a NIC's host device; its frames go to another one until then, or to its bridge.
         """
 
+    def rejoin(self, device: str, joint: Joint) -> None:
+        """Join a NIC's host device to what it was joined to before; if it has gone, let go of that."""
+
     def part(self, device: str, joint: Joint) -> None:
         """End what `join` has made, in both directions."""
 
@@ -533,7 +536,7 @@ class Join(Frozen):
         if self.before is None:
             host.part(self.device, self.joint)
         else:
-            host.join(self.device, self.before)
+            host.rejoin(self.device, self.before)
 
 
 class Part(Frozen):
@@ -552,7 +555,7 @@ class Part(Frozen):
         host.part(self.device, self.joint)
 
     def undo(self, host: Host) -> None:
-        host.join(self.device, self.joint)
+        host.rejoin(self.device, self.joint)
 
 
 class SetCarrier(Frozen):

@@ -213,6 +213,18 @@ class Kernel:
             raise
         return joint
 
+    def rejoin(self, device: str, joint: Joint) -> None:
+        """Join a NIC's host device to what it was joined to before; if it has gone, let go of that.
+
+        Its alias, by which others would have cleared that away, told of something else when it went.
+
+        :raises NicplugError: as `join` and `release`.
+        """
+        if sysfs.exists(device):
+            self.join(device, joint)
+        else:
+            self.release(joint)
+
     def owned(self, joint: Joint) -> Joint:
         """Return a joint with what is noted of the NIC's own domain; nothing where that is not known."""
         return joint

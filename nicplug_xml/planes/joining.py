@@ -39,7 +39,7 @@ def join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
     steps: list[Step] = [RequireHere(device, held.nic.mac)]
     if before is not None and _excludes(before, joint):
         # What has gone is not made again: what it was on may have gone before it.
-        again = () if before.gone else (*_macvlan(held, before), Join(device, before))
+        again = () if before.gone else (*steps, *_macvlan(held, before), Join(device, before))
         steps.append(LetGoFirst(Release(before), again))
         return [*steps, *make, Join(device, joint)], []
     dispose: list[Step] = [Release(before)] if before is not None and before.device != joint.device else []

@@ -26,10 +26,13 @@ from nicplug_xml import (
     define,
     detach_backend,
     interfaces,
+    plan_attach,
+    plan_detach,
     set_link,
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
+from nicplug_xml.errors import OperationError
 from nicplug_xml.frozen import replace
 from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain
@@ -37,6 +40,8 @@ from nicplug_xml.host.kernel import Kernel, joint_of
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
+from nicplug_xml.operations import carry_out_plan
+from nicplug_xml.steps import Check, Release
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import boot_guest, remove_domain
 from tests.live.conftest import (
@@ -61,6 +66,7 @@ from tests.live.test_plugging import identity
 if TYPE_CHECKING:
     import libvirt
 
+    from nicplug_xml.steps import Step
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import BridgeFactory, OvsBridgeFactory
@@ -862,6 +868,36 @@ def test_a_bridge_that_was_made_anew_is_plugged_into_again(
     finally:
         net.destroy()
         net.undefine()
+
+
+@pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)
+@pytest.mark.parametrize("way", ["to another device", "to the same device", "out"])
+def test_a_guest_that_ends_in_the_middle_leaves_nothing(
+    deferred_guest: NewGuest, lower: str, other: str, new_mac: NewMac, way: str
+) -> None:
+    """After each step there is: with its tap goes the word of what that was joined to."""
+    mac, number = new_mac(), 0
+    dom = deferred_guest(mac, timeout=None).dom
+    places = {
+        "to another device": direct.backend(other),
+        "to the same device": direct.backend(lower, "private"),
+    }
+    while True:
+        attach_backend(dom, mac, direct.backend(lower))
+        plan = plan_attach(dom, mac, places[way]) if way in places else plan_detach(dom, mac)
+        steps = [step for step in plan.steps if not isinstance(step, (Check, Release))]
+        if number == len(steps):
+            break
+
+        def end(step: Step, _seconds: float, last: Step = steps[number]) -> None:
+            if step is last:
+                dom.destroy()
+
+        with suppress(OperationError):
+            carry_out_plan(dom, plan, end)
+        wait_until(lambda: not any(".np" in name for name in devices()), timeout=10)
+        number += 1
+        dom.createWithFlags(1)  # paused: it need not boot
 
 
 @daemon_only

@@ -79,12 +79,15 @@ def test_what_is_joined_and_not_watched_over_is_parted(before: Joint | None) -> 
             done.append(f"join {joint.device}")
             raise BlockingIOError("no process can be started")
 
+        def rejoin(self, device: str, joint: Joint) -> None:
+            done.append(f"rejoin {joint.device}")
+
         def part(self, device: str, joint: Joint) -> None:
             done.append(f"part {joint.device}")
 
     with pytest.raises(BlockingIOError):
         Join("vnet0", Joint("device", "eth0"), before).apply(cast("steps.Host", Host()))
-    assert done == ["join eth0", "join eth1" if before else "part eth0"]
+    assert done == ["join eth0", "rejoin eth1" if before else "part eth0"]
 
 
 def test_others_are_at_the_far_ends_of_cables() -> None:
