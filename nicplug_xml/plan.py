@@ -10,7 +10,22 @@ from contextlib import suppress
 from nicplug_xml.errors import NicplugError, OperationError
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import Scope
-from nicplug_xml.steps import Announce, Host, Monitor, OfOther, Release, Step
+from nicplug_xml.steps import (
+    Announce,
+    Host,
+    LetGoFirst,
+    Monitor,
+    OfOther,
+    Record,
+    Release,
+    SendDescriptor,
+    SetCarrier,
+    Step,
+    UpdateDevice,
+)
+
+#: What these have done to a running domain goes with it.
+_OF_DOMAINS = (LetGoFirst, Monitor, Record, SendDescriptor, SetCarrier, UpdateDevice)
 
 
 class Plan(Frozen):
@@ -109,7 +124,8 @@ def _undo(done: list[Step], host: Host) -> list[str]:
         try:
             step.undo(host)
         except Exception as error:  # an undo that fails must not keep the others from running
-            failures.append(f"'{step.summary}' ({error})")
+            if not (isinstance(step, _OF_DOMAINS) and host.has_ended()):
+                failures.append(f"'{step.summary}' ({error})")
     return failures
 
 
@@ -124,4 +140,7 @@ def _failure(
     if leftovers:
         message += f"; could not be undone: {', '.join(leftovers)}"
     hint = refusal.hint or (plan.hint if plan.place and plan.place in refusal.what else "")
+    if plan.scope is Scope.LIVE and host.has_ended():
+        message += "; the NIC has gone with its guest, which has ended"
+        return kind(message, hint="start it, and try again")
     return kind(f"{message}; the NIC is {host.state(plan.key, plan.mark)} now", hint=hint)

@@ -108,6 +108,9 @@ class Host(Protocol):
     def check(self, interface: Expected) -> None:
         """Look at the interface afresh, and raise unless it is as expected."""
 
+    def has_ended(self) -> bool:
+        """Whether the running domain has ended, and with it what it and its NICs had."""
+
     def state(self, key: str, mark: str = "") -> str:
         """Say in a few words what state the interface of that metadata key is in now.
 

@@ -284,6 +284,14 @@ class Domain(Descriptors, Kernel):
         if expected.scope is Scope.LIVE:
             _check_live(nic, expected)
 
+    def has_ended(self) -> bool:
+        import libvirt
+
+        try:
+            return not self.dom.isActive()
+        except libvirt.libvirtError as error:
+            return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
+
     def state(self, key: str, mark: str = "") -> str:
         try:
             scope = Scope.LIVE if self.dom.isActive() else Scope.CONFIG

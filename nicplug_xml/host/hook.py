@@ -123,6 +123,10 @@ class _Container(Kernel):
         """Make an internal port of an Open vSwitch bridge."""
         self.make_port(name, port, mac, mtu, self._uuid)
 
+    def has_ended(self) -> bool:
+        """Whether the container has ended: it has not begun."""
+        return False
+
     def state(self, _key: str, _mark: str = "") -> str:
         """Say in a few words what state an interface is in now."""
         return "not plugged in"

@@ -56,6 +56,7 @@ class FakeHost:
     entries: dict[Scope, Entry] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     fail_at: int | None = None
+    ended: bool = False
     error: BaseException = field(default_factory=lambda: OperationError("no such luck"))
 
     def _call(self, name: str) -> None:
@@ -83,6 +84,9 @@ class FakeHost:
 
     def check(self, expected: Expected) -> None:
         self._call("check")
+
+    def has_ended(self) -> bool:
+        return self.ended
 
     def state(self, key: str, mark: str = "") -> str:
         return "in a known state"

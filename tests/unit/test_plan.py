@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from nicplug_xml.endpoints import OvsPort
 from nicplug_xml.errors import NotFoundError, OperationError
 from nicplug_xml.frozen import replace
 from nicplug_xml.host.rtnetlink import RefusedError
@@ -17,11 +18,13 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Scope
 from nicplug_xml.plan import Plan, carry_out
 from nicplug_xml.steps import (
+    AddPort,
     Announce,
     Check,
     EnsureParking,
     Expected,
     Join,
+    Monitor,
     OfOther,
     Part,
     Record,
@@ -104,6 +107,32 @@ def test_all_goes_well(fake_host: FakeHost) -> None:
     assert fake_host.devices == {Scope.LIVE: "<new/>", Scope.CONFIG: "<new/>"}
     assert seen == [step.summary for step in STEPS]
     assert fake_host.calls[-1] == "announce-self"
+
+
+def test_what_a_guest_had_goes_with_it_and_is_no_leftover(fake_host: FakeHost) -> None:
+    class Host(type(fake_host)):  # type: ignore[misc]
+        def add_port(self, *_: object) -> None:
+            pass
+
+        def monitor(self, command: str, arguments: Mapping[str, object]) -> object:
+            if command == "netdev_del":
+                raise OperationError("domain is not running")
+            return {}
+
+        def record(self, *_: object) -> None:
+            raise OperationError("domain is not running")
+
+        def release(self, joint: Joint) -> None:
+            raise OperationError("the database does not answer")
+
+    port = AddPort(Joint("port", "vnet0.np0"), OvsPort("ovs0"), "52:54:00:00:00:01", 0)
+    made = Monitor("make the netdev", "netdev_add", {}, ("netdev_del", {}))
+    for ended, left in ((True, "'make a port"), (False, "'make the netdev' .*'make a port")):
+        host = Host()
+        host.ended = ended
+        with pytest.raises(OperationError, match=f"not running; could not be undone: {left}") as caught:
+            carry_out(replace(PLAN, steps=(port, made, STEPS[4])), host)
+        assert str(caught.value).endswith("start it, and try again" if ended else "in a known state now")
 
 
 @pytest.mark.parametrize("number", range(1, len(STEPS)))

@@ -290,6 +290,9 @@ class Refusing:
             raise OperationError(f"QEMU refuses {command}: {self.message}")
         return None
 
+    def has_ended(self) -> bool:
+        return False
+
     def state(self, _key: str, _mark: str = "") -> str:
         return "deferred"
 
