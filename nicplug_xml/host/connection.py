@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml.document import Element
@@ -17,6 +17,8 @@ from nicplug_xml.stock import interfaces_of, parse_domain
 
 if TYPE_CHECKING:
     import libvirt
+
+_IFF_UP = 1  # netdevice(7)
 
 
 def open_connection(uri: str | None, *, readonly: bool = False) -> libvirt.virConnect:
@@ -140,6 +142,12 @@ def ensure_parking(conn: libvirt.virConnect) -> None:
     """
     if parking_kind(conn) == "network":
         _ensure_network(conn)
+        # Up, as libvirt has it, the host itself would be there, and answer who asks for its addresses.
+        if not remote_host(conn) and sysfs.is_bridge(tap.NETWORK_BRIDGE) and sysfs.is_up(tap.NETWORK_BRIDGE):
+            from nicplug_xml.host.rtnetlink import Rtnetlink
+
+            with suppress(OperationError), closing(Rtnetlink()) as kernel:  # that is for root
+                kernel.set_flags(sysfs.index(tap.NETWORK_BRIDGE), 0, _IFF_UP)
     elif host := remote_host(conn):
         raise UnsupportedError(
             f"libvirt on {host} has no networks, and a bridge to park in is to be made there",

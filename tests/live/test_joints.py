@@ -32,7 +32,6 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, cable, direct, netdev, network, ovs
-from nicplug_xml.errors import OperationError
 from nicplug_xml.frozen import replace
 from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain

@@ -224,6 +224,25 @@ def test_parked_guests_cannot_reach_each_other(deferred_guest: NewGuest, new_mac
     assert guests[0].ping("192.0.2.2", count=10)
 
 
+@pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
+def test_the_host_is_not_where_nics_are_parked(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    """It would answer for its addresses, and the guest take the parking place for the way to them."""
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = deferred_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    # As after managedsave, where a NIC that the kernel had joined is parked with the carrier that it had.
+    nic = interface_xml(guest.dom)
+    guest.dom.updateDeviceFlags(nic.replace("<link state='down'/>", "<link state='up'/>"), 1)
+    guest.wait_carrier(mac, up=True)
+    assert not guest.ping("192.0.2.1", count=2)
+    parking = run("cat", f"/sys/class/net/{master(target(guest.dom, mac))}/address").strip()
+    assert parking not in guest.run("cat /proc/net/arp")
+    attach_backend(guest.dom, mac, bridge.backend(blue.name))
+    assert guest.ping("192.0.2.1", count=5)
+
+
 def test_announce(deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac) -> None:
     import subprocess
 

@@ -186,7 +186,7 @@ def test_the_first_steps_refusal_keeps_its_class(fake_host: FakeHost) -> None:
     with pytest.raises(NotFoundError, match="no network; the NIC is in a known state now; make one"):
         carry_out(PLAN, fake_host)
     fake_host.calls, fake_host.error = [], RefusedError.of(errno.EINVAL)
-    with pytest.raises(RefusedError, match="the kernel refuses: .*; the NIC is in a known state now"):
+    with pytest.raises(RefusedError, match=r"the kernel refuses: .*; the NIC is in a known state now"):
         carry_out(PLAN, fake_host)
 
 
