@@ -50,10 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _failed(f"input or output failed: {said}", 1)
     except ImportError as error:
-        if not (error.name or "").startswith("libvirt"):
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "nicplug_xml"):
             raise
-        hint = "install libvirt-python and libvirt's client library (Debian: python3-libvirt, libvirt0)"
-        return _failed(f"libvirt's Python module cannot be loaded: {error}; {hint}", 1)
+        hint = "install nicplug again, with pip, and with it what it needs"
+        if module.startswith("libvirt"):
+            module = "libvirt"
+            hint = "install libvirt-python and libvirt's client library (Debian: python3-libvirt, libvirt0)"
+        return _failed(f"the Python module {module} cannot be loaded: {error}; {hint}", 1)
     except KeyboardInterrupt as interruption:
         return _failed("interrupted", 128 + (interruption.args or (2,))[0])
 

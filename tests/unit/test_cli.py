@@ -310,16 +310,27 @@ def test_output_is_utf8_whatever_the_locale(tmp_path: Path, locales: str) -> Non
     assert "<name>v\u20ac</name>".encode() in printed("-c", f"test://{machine}", "dumpxml", "v\u20ac")
 
 
-def test_missing_libvirt_is_told() -> None:
+@pytest.mark.parametrize(
+    ("module", "arguments", "what_to_do"),
+    [
+        ("libvirt", ["list"], "Debian: python3-libvirt"),
+        ("lxml", ["validate", "interface.xml"], "install nicplug again"),
+    ],
+)
+def test_a_module_that_is_missing_is_told(
+    tmp_path: Path, module: str, arguments: list[str], what_to_do: str
+) -> None:
     import subprocess
     import sys
 
+    (tmp_path / "interface.xml").write_text("<interface connection='deferred'/>")
     code = (
-        "import sys; sys.modules['libvirt'] = None; from nicplug_xml.cli.main import main; "
-        "sys.exit(main(['list']))"
+        f"import sys; sys.modules['{module}'] = None; from nicplug_xml.cli.main import main; "
+        f"sys.exit(main({arguments}))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert one_line(ran.stderr)
-    assert "libvirt's Python module cannot be loaded" in ran.stderr
-    assert "python3-libvirt" in ran.stderr
+    assert f"the Python module {module} cannot be loaded" in ran.stderr
+    assert what_to_do in ran.stderr
