@@ -30,8 +30,12 @@ def graph(conn: libvirt.virConnect, options: argparse.Namespace) -> int:
     if options.output in (None, "-"):
         print(text)
         return 0
-    with open(options.output, "w", encoding="utf-8") as file:
-        file.write(f"{text}\n")
+    try:
+        with open(options.output, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except OSError as error:
+        # Of a disk that is full it does not say which file it was for.
+        raise OSError(error.errno, error.strerror, options.output) from error
     return 0
 
 

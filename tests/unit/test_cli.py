@@ -284,6 +284,12 @@ def test_output_that_cannot_be_written_is_told() -> None:
         assert one_line(ran.stderr)
 
 
+def test_a_file_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *TEST, "graph", "--format", "svg", "-o", "/dev/full")
+    assert (code, out) == (1, "")
+    assert err == "nicplug: error: /dev/full: No space left on device\n"
+
+
 @pytest.mark.parametrize("locales", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
 def test_output_is_utf8_whatever_the_locale(tmp_path: Path, locales: str) -> None:
     import subprocess
