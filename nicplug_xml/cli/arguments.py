@@ -127,7 +127,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     width = int(columns) if columns.isdecimal() else 0
     if not width:
         try:
-            width = os.get_terminal_size().columns
+            width = os.get_terminal_size().columns or 80  # 0: nobody has told the terminal its size
         except OSError:
             width = 80
     return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)

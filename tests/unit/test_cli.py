@@ -290,6 +290,20 @@ def test_a_file_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[st
     assert err == "nicplug: error: /dev/full: No space left on device\n"
 
 
+def test_help_on_a_terminal_that_has_no_size() -> None:
+    """As one that a program has made has none, until it is told one."""
+    import subprocess
+    import sys
+
+    ours, theirs = os.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    with open(ours, "rb", buffering=0) as told:
+        command = [sys.executable, "-m", "nicplug_xml", "detach-backend", "--help"]
+        subprocess.run(command, stdout=theirs, env=environment, check=True)
+        os.close(theirs)
+        assert b"[--live] [--config] [--persistent]" in told.read(4096)
+
+
 @pytest.mark.parametrize("locales", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
 def test_output_is_utf8_whatever_the_locale(tmp_path: Path, locales: str) -> None:
     import subprocess
