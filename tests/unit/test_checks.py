@@ -55,6 +55,11 @@ def test_same_mac_in_one_domain() -> None:
     assert problem.column == nic(A).index("address=") + 1
 
 
+def test_a_domain_whose_name_is_empty_has_none() -> None:
+    """That is for the grammar to tell; no NIC is that of nobody."""
+    assert check([("1.xml", domain("", nic(A))), ("2.xml", domain("b", nic(A)))]) == []
+
+
 def test_same_mac_in_two_domains() -> None:
     ((file, problem),) = found(domain("a", nic(A)), domain("b", nic(A)))
     assert (file, problem.message) == ("2.xml", f"MAC {A} is also that of a (1.xml:2)")
