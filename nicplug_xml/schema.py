@@ -99,7 +99,8 @@ def _parse(data: bytes, encoding: str | None) -> _Element | Problem:
     except etree.XMLSyntaxError as error:
         line, column = error.position
         message = f"not well-formed: {error.msg.partition(', line ')[0].strip()}"
-        return Problem(max(line, 1), max(column, 0), "/", message, code="xml")
+        hint = "an & is written &amp;" if "EntityRef:" in message else ""
+        return Problem(max(line, 1), max(column, 0), "/", message, hint, code="xml")
 
 
 def _is_plain(data: bytes) -> bool:

@@ -172,6 +172,12 @@ def test_malformed_has_a_column() -> None:
     assert [(p.line, p.column) for p in validate("<backend>\n  <a></b></backend>")] == [(2, 10)]
 
 
+@pytest.mark.parametrize("text", ["a & b", "a&b c", "a&1"])
+def test_an_ampersand_has_a_hint(text: str) -> None:
+    (problem,) = validate(f"<domain type='kvm'><name>vm1</name><title>{text}</title></domain>")
+    assert problem.hint == "an & is written &amp;"
+
+
 def test_malformed_is_told_in_one_line() -> None:
     (problem,) = validate("<backend>\0</backend>")
     assert problem.message.startswith("not well-formed: ")
