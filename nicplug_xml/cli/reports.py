@@ -24,7 +24,7 @@ class Report(Frozen):
     :param file: its name.
     :param data: its bytes.
     :param problems: what is wrong with it.
-    :param unreadable: why it could not be read, or an empty string.
+    :param unreadable: why it could not be read or checked, or an empty string.
     """
 
     file: str

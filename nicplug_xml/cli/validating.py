@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nicplug_xml.cli.reports import FORMATS, Report
+from nicplug_xml.errors import SchemaError
 from nicplug_xml.frozen import replace
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Validate files.
 
-    :returns: 0 all are valid, 1 some are not, 2 some could not be read.
+    :returns: 0 all are valid, 1 some are not, 2 some could not be read, or held against libvirt's schemas.
     """
-    reports = _checked([_read(name) for name in _names(options.files)], options.plane)
+    reports = [_read(name) for name in _names(options.files)]
+    try:
+        reports = _checked(reports, options.plane)
+    except SchemaError as error:
+        reports = [replace(report, unreadable=report.unreadable or str(error)) for report in reports]
     for report in reports:
         if report.unreadable:
             print(f"nicplug: error: {report.file}: {report.unreadable}", file=sys.stderr)

@@ -120,6 +120,19 @@ def test_junit(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "            ^~~~~~~~~~~" in (failure.text or "").splitlines()
 
 
+def test_without_schemas_nothing_is_said_of_the_files(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NICPLUG_LIBVIRT_SCHEMAS", str(files))
+    assert validate("wrong.xml", "nope.xml", "--format", "junit") == 2
+    captured = capsys.readouterr()
+    assert "wrong.xml: NICPLUG_LIBVIRT_SCHEMAS is" in captured.err
+    cases = ElementTree.fromstring(captured.out.encode())
+    why = {case.get("name"): error.get("message", "") for case in cases for error in case.iter("error")}
+    assert "which holds no domain.rng" in why["wrong.xml"]
+    assert why["nope.xml"] == "No such file or directory"
+
+
 def test_a_problem_across_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("vm1", "vm2"):
         nic = "<interface connection='deferred'><mac address='52:54:00:00:00:01'/></interface>"
