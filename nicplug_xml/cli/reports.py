@@ -134,7 +134,8 @@ def _marked(data: bytes, problem: Problem) -> list[str]:
     source = _lines(data)
     if not 0 < problem.line <= len(source):
         return []
-    line, at = source[problem.line - 1].rstrip(), problem.column - 1
+    # What is no XML may have anything in it, for a terminal as well.
+    line, at = _printable(source[problem.line - 1].rstrip()), problem.column - 1
     if not 0 <= at < len(line):
         return [f"    {line[:_WIDTH].strip()}"]
     found = _TOKEN.match(line, at)

@@ -163,6 +163,11 @@ def test_long_lines_are_cut_around_the_place() -> None:
     assert mark.strip() == "^~~~~"
 
 
+def test_no_command_for_a_terminal_is_shown() -> None:
+    shown = text([Report("f", b"\x1b[2J<a>", (Problem(1, 5, "/", "no"),))])
+    assert shown.splitlines()[1:3] == ["    \ufffd[2J<a>", "        ^~"]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("data", [b"", b"\0\0", "ü<".encode("latin-1"), "\ufeff<é/>".encode("utf-16")])
 @pytest.mark.parametrize(("line", "column"), [(0, 0), (1, 0), (1, 1), (1, 99), (99, 1)])
