@@ -280,7 +280,9 @@ def _detach(command: argparse.ArgumentParser) -> None:
 
 def _set_link(command: argparse.ArgumentParser) -> None:
     _interface(command)
-    command.add_argument("state", choices=("up", "down"))
+    command.add_argument(
+        "state", metavar="{up,down}", choices=("up", "down"), help="what the administrator wants"
+    )
     _affect(command)
 
 

@@ -59,6 +59,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("frobnicate",), "no command 'frobnicate'"),
         (("list", "--frobnicate"), "--frobnicate"),
         (("attach-backend", "vm1"), "INTERFACE"),
+        (("set-link", "vm1", "x"), "arguments are required: {up,down}"),
         (("attach-backend", "vm1", "x", "--bridge", "b", "--network", "n"), "not allowed with"),
         (("set-link", "vm1", "x", "sideways"), "sideways"),
         *(
