@@ -77,8 +77,11 @@ def cache_directory() -> Path:
     """
     own = os.environ.get("NICPLUG_CACHE")
     if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nicplug"
+        # QEMU runs in another directory.
+        return Path(own).absolute()
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification has relative paths ignored.
+    return (Path(shared) if shared.startswith("/") else Path.home() / ".cache") / "nicplug"
 
 
 #: Bytes that a place for a `short_directory` may have.

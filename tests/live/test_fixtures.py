@@ -13,7 +13,7 @@ import pytest
 
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.testing import daemon
-from nicplug_xml.testing.commands import run, short_directory
+from nicplug_xml.testing.commands import cache_directory, run, short_directory
 from nicplug_xml.testing.guest import boot_guest, guest_image
 from nicplug_xml.testing.namespace import run_outside
 from nicplug_xml.testing.saved_boots import SavedBoots
@@ -239,6 +239,16 @@ def test_build_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UnsupportedError, match="package linux-image-cloud-amd64; is the network there"):
         guest_image()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["guest.lock"]
+
+
+def test_the_cache_is_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU and libvirt, who are given its files, run in other directories than the tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NICPLUG_CACHE", "cache")
+    assert cache_directory() == tmp_path / "cache"
+    monkeypatch.delenv("NICPLUG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert cache_directory() == Path.home() / ".cache" / "nicplug"
 
 
 def test_plugin_imports_nothing_that_takes_time() -> None:
