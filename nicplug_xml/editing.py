@@ -70,9 +70,16 @@ def edit(subject: Subject, desk: Desk) -> str:
     :returns: what is so now, in words.
     :raises AbandonedError: the user gave up; what they wrote is kept, and nothing was changed.
     :raises NicplugError: the editor failed, or what is edited cannot be read; likewise.
+    :raises OSError: what is edited cannot be written to the file.
     """
-    base = subject.read()
-    desk.path.write_bytes(_ended(base).encode("utf-8", "surrogatepass"))
+    try:
+        base = subject.read()
+        desk.path.write_bytes(_ended(base).encode("utf-8", "surrogatepass"))
+    except BaseException as error:
+        desk.path.unlink(missing_ok=True)  # the user has written nothing yet
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(desk.path)) from error
+        raise
     try:
         told = _rounds(subject, desk, base)
     except BaseException as error:

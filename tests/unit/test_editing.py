@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,6 +23,7 @@ from nicplug_xml.editing import (
     same_interface,
 )
 from nicplug_xml.errors import NicplugError, NotFoundError, OperationError, SchemaError
+from nicplug_xml.frozen import replace
 from nicplug_xml.model import Problem
 from nicplug_xml.schema import validate
 
@@ -100,6 +102,29 @@ def test_nothing_changed(path: Path) -> None:
     thing = Thing()
     assert edit(thing.subject(), Script(path, same)) == "the thing was not changed"
     assert thing.applied == []
+    assert not path.exists()
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """To this process, a disk that no file of its own has room on."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_buffer_that_cannot_be_written_is_named_and_goes(path: Path, full_disk: None) -> None:
+    with pytest.raises(OSError, match=f"'{path}'"):
+        edit(Thing().subject(), Script(path, VALID))
+    assert not path.exists()
+
+
+def test_the_buffer_goes_when_there_is_nothing_to_edit(path: Path) -> None:
+    path.touch()
+    gone = Mock(side_effect=OperationError("it is gone"))
+    with pytest.raises(OperationError, match="it is gone"):
+        edit(replace(Thing().subject(), read=gone), Script(path, VALID))
     assert not path.exists()
 
 
