@@ -60,6 +60,7 @@ class GuestFactory(Protocol):
             :meth:`~nicplug_xml.testing.guest.Guest.wait_ready` of each.
         :param fresh: boot it, whatever the setting ``libvirt_saved_boots`` says.
         :raises TimeoutError: it was not ready in time; the message has the end of its log.
+        :raises OperationError: one of that name runs already.
         :raises libvirt.libvirtError: libvirt refused it.
         """
 
@@ -259,6 +260,7 @@ def _factory(
     request: pytest.FixtureRequest,
     boots: SavedBoots | None = None,
 ) -> Iterator[GuestFactory]:
+    from nicplug_xml.errors import OperationError
     from nicplug_xml.testing.commands import short_directory
 
     guests = request.node.stash.setdefault(_guests_of, [])
@@ -280,7 +282,10 @@ def _factory(
             options = {} if boots is None or fresh else {"start": boots.start}
             # What is saved has a name, and workers share it.
             prefix = "np" if boots else f"np{os.getpid()}"
-            taken = {dom.name() for dom in conn.listAllDomains()}
+            taken = {dom.name(): dom for dom in conn.listAllDomains()}
+            if name in taken and taken[name].isActive():
+                # It would be defined anew, and be the same guest.
+                raise OperationError(f"a guest '{name}' runs already", hint="give this one another name")
             names = (f"{prefix}-{number}" for number in itertools.count(len(guests) + 1))
             guest = boot(
                 conn,

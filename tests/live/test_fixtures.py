@@ -109,6 +109,13 @@ def test_commands_in_the_guest(libvirt_guest: GuestFactory, libvirt_bridge: Brid
 
 
 @ON_EMBEDDED
+def test_a_name_is_that_of_one_guest(libvirt_guest: GuestFactory) -> None:
+    libvirt_guest("", name="once", timeout=None)
+    with pytest.raises(OperationError, match="a guest 'once' runs already"):
+        libvirt_guest("", name="once", timeout=None)
+
+
+@ON_EMBEDDED
 def test_guest_sees_hotplug(libvirt_guest: GuestFactory, libvirt_bridge: BridgeFactory) -> None:
     bridge = libvirt_bridge()
     guest = libvirt_guest(interface(bridge))
