@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone, as with "| head": nothing is wrong, and nobody is there to be told.
         _drop_output()
         return 1
+    except UnicodeEncodeError as error:
+        return _failed(f"{error.object!a} is not UTF-8, which libvirt's names are in", 1)
     except (OSError, UnicodeError) as error:
         name = getattr(error, "filename", None)
         said = getattr(error, "strerror", None) or str(error)
