@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lxml.etree import RelaxNG, _Element, _ElementTree
 
 _NS = "{http://relaxng.org/ns/structure/1.0}"
+#: As libvirt has them: ``(vepa|bridge)``, ``(tcp)|(udp)``.
+_LIST = re.compile(r"\(\w+(\|\w+)+\)|\(\w+\)(\|\(\w+\))+")
 
 #: What libvirt's names of data types mean to a reader; others are told by what they are made of.
 _IN_WORDS = {
@@ -250,7 +252,8 @@ class Builder:
         if kind == "value":
             return _pattern("value", node.text or "", node.get("type", "token"))
         if kind == "data":
-            return _pattern("data", Datatype(node))
+            listed = [_pattern("value", word, node.get("type")) for word in _listed(node)]
+            return choice(listed) if listed else _pattern("data", Datatype(node))
         if kind in _SIMPLE:
             return _SIMPLE[kind]
         content = self._all(node, interleave if kind in ("interleave", "mixed") else group)
@@ -284,6 +287,12 @@ def _patterns(parent: _Element) -> Iterator[_Element]:
         named = parent.tag in (f"{_NS}element", f"{_NS}attribute") and parent.get("name") is None
         if kind not in ("param", "except", *_NAMES) and not (named and place == 0):
             yield node
+
+
+def _listed(node: _Element) -> list[str]:
+    """Return the words that a ``<data>`` lists in a regular expression; nothing for any other."""
+    limits = [child.text or "" for child in node.iterchildren(f"{_NS}*")]
+    return re.findall(r"\w+", limits[0]) if len(limits) == 1 and _LIST.fullmatch(limits[0]) else []
 
 
 def _name_class(node: _Element, kind: str) -> NameClass:

@@ -172,6 +172,19 @@ def test_malformed_has_a_column() -> None:
     assert [(p.line, p.column) for p in validate("<backend>\n  <a></b></backend>")] == [(2, 10)]
 
 
+@pytest.mark.parametrize(
+    ("document", "meant", "allowed"),
+    [
+        ("<backend type='direct'><source dev='eth0' mode='brige'/></backend>", "bridge", "'passthrough'"),
+        ("<backend type='user'><portForward proto='tcp4'/></backend>", "tcp", "'udp'"),
+    ],
+)
+def test_words_that_the_schema_has_in_a_regular_expression(document: str, meant: str, allowed: str) -> None:
+    problems = [problem for problem in validate(document) if "is not allowed on" in problem.message]
+    assert [problem.hint for problem in problems] == [f"did you mean '{meant}'?"]
+    assert allowed in problems[0].allowed
+
+
 @pytest.mark.parametrize("text", ["a & b", "a&b c", "a&1"])
 def test_an_ampersand_has_a_hint(text: str) -> None:
     (problem,) = validate(f"<domain type='kvm'><name>vm1</name><title>{text}</title></domain>")
