@@ -125,7 +125,9 @@ def _undo(done: list[Step], host: Host) -> list[str]:
             step.undo(host)
         except Exception as error:  # an undo that fails must not keep the others from running
             if not (isinstance(step, _OF_DOMAINS) and host.has_ended()):
-                failures.append(f"'{step.summary}' ({error})")
+                # One hint, that of the refusal, is enough.
+                what = error.what if isinstance(error, NicplugError) else error
+                failures.append(f"'{step.summary}' ({what})")
     return failures
 
 

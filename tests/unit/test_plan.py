@@ -204,7 +204,7 @@ def test_an_undo_that_fails_is_told_and_stops_no_other(fake_host: FakeHost) -> N
         def record(self, entry: Entry, keys: frozenset[str], scope: Scope) -> None:
             super().record(entry, keys, scope)
             if entry == OLD:
-                raise OperationError("the database is gone")
+                raise OperationError("the database is gone", hint="find it")
 
     host = Host(dict(BEFORE[0]), dict(BEFORE[1]), fail_at=3)
     plan = Plan("x", "k", Scope.LIVE, (broken, STEPS[4], STEPS[3]))
