@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -308,7 +309,8 @@ class PrivateDaemon:
                 place.mkdir(parents=True)
                 self._made.append(place)
         etc = self._directory / "etc"
-        (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
+        # A host of its own: from one of that name and number, libvirt migrates no guest.
+        (etc / "libvirtd.conf").write_text(f'{_LIBVIRTD_CONF}host_uuid = "{uuid.uuid4()}"\n')
         (etc / "qemu.conf").write_text(QEMU_CONF)
         if Path("/etc/libvirt/nwfilter").is_dir():
             shutil.copytree("/etc/libvirt/nwfilter", etc / "nwfilter")

@@ -675,6 +675,19 @@ def test_a_deferred_nic_can_be_hot_plugged(stock_virsh: Virsh, networks: None) -
     assert devices() == before
 
 
+def test_a_deferred_nic_does_not_migrate_to_who_would_connect_it(
+    stock_virsh: Virsh, libvirt_daemon: PrivateDaemon
+) -> None:
+    virsh = stock_virsh
+    libvirt_daemon.start()
+    guest = virsh.start()
+    with pytest.raises(OperationError, match="net-deferred"):
+        virsh("migrate", "--live", NAME, libvirt_daemon.uri, "--migrateuri", "tcp://127.0.0.1")
+    assert not libvirt_daemon.connect().listAllDomains()
+    assert virsh("domstate", NAME).strip() == "running"
+    assert not guest.carrier(MAC)
+
+
 def test_the_commands_that_the_series_gives_virsh(patched_virsh: Virsh, networks: None) -> None:
     virsh = patched_virsh
     guest = virsh.start()
