@@ -675,6 +675,14 @@ def test_a_deferred_nic_can_be_hot_plugged(stock_virsh: Virsh, networks: None) -
     assert devices() == before
 
 
+def test_a_script_taints_the_guest(stock_virsh: Virsh) -> None:
+    virsh, tainted = stock_virsh, "opaque shell scripts"
+    virsh.start()
+    assert tainted not in virsh("dominfo", NAME)
+    virsh.update(nic("attached", "ethernet", children="<script path='/bin/true'/>"))
+    assert tainted in virsh("dominfo", NAME)
+
+
 def test_a_deferred_nic_does_not_migrate_to_who_would_connect_it(
     stock_virsh: Virsh, libvirt_daemon: PrivateDaemon
 ) -> None:
