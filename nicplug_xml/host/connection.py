@@ -18,8 +18,6 @@ from nicplug_xml.stock import interfaces_of, parse_domain
 if TYPE_CHECKING:
     import libvirt
 
-_IFF_UP = 1  # netdevice(7)
-
 
 def open_connection(uri: str | None, *, readonly: bool = False) -> libvirt.virConnect:
     """Open a connection.
@@ -147,7 +145,7 @@ def ensure_parking(conn: libvirt.virConnect) -> None:
             from nicplug_xml.host.rtnetlink import Rtnetlink
 
             with suppress(OperationError), closing(Rtnetlink()) as kernel:  # that is for root
-                kernel.set_flags(sysfs.index(tap.NETWORK_BRIDGE), 0, _IFF_UP)
+                kernel.set_flags(sysfs.index(tap.NETWORK_BRIDGE), 0, sysfs.IFF_UP)
     elif host := remote_host(conn):
         raise UnsupportedError(
             f"libvirt on {host} has no networks, and a bridge to park in is to be made there",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,8 +13,6 @@ from nicplug_xml.planes import tap
 
 if TYPE_CHECKING:
     import libvirt
-
-_NET = "/sys/class/net"
 
 
 class Name(NamedTuple):
@@ -67,8 +64,8 @@ class PresentNames:
 
     def devices(self) -> Iterator[Name]:
         """Return the network devices of this host."""
-        for device in sorted(os.listdir(_NET)):
-            if device not in ("lo", *tap.PARKING_PLACES) and os.path.isdir(f"{_NET}/{device}"):
+        for device in sorted(sysfs.devices()):
+            if device not in ("lo", *tap.PARKING_PLACES) and sysfs.exists(device):
                 yield Name(device, "bridge" if sysfs.is_bridge(device) else "")
 
     def ovs_bridges(self) -> Iterator[Name]:

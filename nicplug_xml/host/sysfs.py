@@ -11,7 +11,8 @@ import os
 from nicplug_xml.errors import OperationError
 
 _NET = "/sys/class/net"
-_IFF_UP = 1
+#: Flag of a device that is up (netdevice(7)).
+IFF_UP = 1
 _ARPHRD_ETHER = 1
 
 
@@ -66,7 +67,7 @@ def is_isolated(device: str) -> bool:
 
 def is_up(device: str) -> bool:
     """Whether `device` is there, and was set up (not: whether it has a carrier)."""
-    return bool(int(_read(device, "flags") or "0", 16) & _IFF_UP)
+    return bool(int(_read(device, "flags") or "0", 16) & IFF_UP)
 
 
 def alias(device: str) -> str:
