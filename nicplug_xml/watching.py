@@ -34,6 +34,8 @@ SETTLE = 0.5
 PATIENCE = 1.5
 #: Seconds between two attempts to reach a libvirt that is away.
 RETRY = 0.5
+#: Seconds after which a wait begins anew: it does not end by a signal (Ctrl-C, say) that came just before it.
+ATTENTION = 1.0
 
 _LIFECYCLE = ("defined", "undefined", "started", "stopped")
 
@@ -245,7 +247,7 @@ class _Watcher:
                 del due[uuid]
                 yield from self._settled(conn, uuid, pending.pop(uuid))
             try:
-                occurrence = self._queue.get(timeout=min(due.values()) - now if due else None)
+                occurrence = self._queue.get(timeout=min(due.values()) - now if due else ATTENTION)
             except Empty:
                 continue
             if occurrence.kind == "gone":

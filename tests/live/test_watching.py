@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
@@ -215,6 +216,16 @@ def test_starts_and_stops_are_told_as_lines(
     assert watch.line().endswith(f" {guest.name}: stopped")
     assert watch.line().endswith(f" {guest.name}: undefined")
     assert watch.end() == (0, "")
+
+
+def test_ctrl_c_that_no_wait_sees_ends_it(watching: Callable[..., Watching]) -> None:
+    watch = watching()
+    pid = watch.process.pid
+    other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid))
+    time.sleep(1)
+    # What came just before Python began to wait does not end the wait; nor does what another thread gets.
+    ctypes.CDLL(None).tgkill(pid, other, signal.SIGINT)
+    assert watch.wait() == (0, "")
 
 
 @on_the_daemon
