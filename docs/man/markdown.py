@@ -9,6 +9,8 @@ from pathlib import Path
 from roff import bold, escape, example, page, squeezed, table
 
 _INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\[([^\]]+)\]\(([^)\s]+)\)")
+#: Code, or lines up to an empty one or to code.
+_BLOCK = re.compile(r"^```.*?^```$|(?:^(?!```)[^\n]+\n?)+", re.MULTILINE | re.DOTALL)
 _ITEM = re.compile(r"(?:(-)|(\d+\.)) +")
 
 
@@ -22,17 +24,14 @@ def render(version: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    for block in re.split(r"\n{2,}(?=(?:[^`]|`(?!``)|```[^`]*(?:`(?!``)[^`]*)*```)*\Z)", text.strip("\n")):
-        yield from _block(block)
+    for block in _BLOCK.findall(text):
+        yield from _block(block.rstrip("\n"))
 
 
 def _block(block: str) -> Iterator[str]:
     first, _, rest = block.partition("\n")
     if first.startswith("```"):
-        code, _, behind = rest.partition("\n```")
-        yield from example(code.splitlines())
-        if behind.strip():
-            yield from _block(behind.strip("\n"))
+        yield from example(rest.splitlines()[:-1])
     elif heading := re.match(r"(##+) (.*)", first):
         yield f".S{'H' if heading[1] == '##' else 'S'} {_heading(heading[2], upper=heading[1] == '##')}"
         if rest:
