@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from nicplug_xml import metadata
-from nicplug_xml._schema_places import Places
 from nicplug_xml.backends import describe
 from nicplug_xml.document import Element, decode, quoted
 from nicplug_xml.errors import NicplugError, UnsupportedError
@@ -27,7 +26,6 @@ class Nic(Frozen):
     :param driver: which driver of libvirt's the domain is for.
     :param element: the interface.
     :param path: where it is in the document.
-    :param places: where that is in the file.
     """
 
     file: str
@@ -35,7 +33,6 @@ class Nic(Frozen):
     driver: str
     element: Element
     path: str
-    places: Places
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,8 +47,7 @@ class Nic(Frozen):
 
     def at(self, seen_from: Nic) -> str:
         """Return where it is, in words."""
-        element = self.element
-        line = self.places.at(element.start)[0]
+        line = self.element.place()[0]
         file = "" if self.file == seen_from.file else f"{self.file}:"
         return f"{file or 'line '}{line}"
 
@@ -63,7 +59,7 @@ class Nic(Frozen):
             element, path = found, f"{path}/{child}"
         if attribute:
             path += f"/@{attribute}"
-        return Problem(*self.places.at(element.start, attribute), path, message, hint, code=code)
+        return Problem(*element.place(attribute), path, message, hint, code=code)
 
 
 def check(documents: Iterable[tuple[str, bytes]], plane: str | None = None) -> list[tuple[str, Problem]]:
@@ -83,13 +79,11 @@ def check(documents: Iterable[tuple[str, bytes]], plane: str | None = None) -> l
 
 def _nics(name: str, data: bytes) -> Iterator[Nic]:
     try:
-        text = decode(data)[0]
-        root = parse_domain(text).root
+        root = parse_domain(decode(data)[0]).root
     except NicplugError:
         return
-    places = Places(text)
     if root.tag in ("interface", "backend"):
-        yield Nic(name, (), "", root, f"/{root.tag}", places)
+        yield Nic(name, (), "", root, f"/{root.tag}")
     if root.tag != "domain":
         return
     driver = "lxc" if root.attributes.get("type") == "lxc" else "qemu"
@@ -98,7 +92,7 @@ def _nics(name: str, data: bytes) -> Iterator[Nic]:
     elements = list(interfaces_of(root))
     for number, element in enumerate(elements, 1):
         which = f"[{number}]" if len(elements) > 1 else ""
-        yield Nic(name, domain, driver, element, f"/domain/devices/interface{which}", places)
+        yield Nic(name, domain, driver, element, f"/domain/devices/interface{which}")
 
 
 def _same_macs(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:

@@ -92,6 +92,20 @@ class Element:
         parser.Parse(self.text, True)
         return "".join(words).strip()
 
+    def place(self, attribute: str = "") -> tuple[int, int]:
+        """Return line and column, both from 1, of the element or of an attribute of it.
+
+        :param attribute: its name, as lxml has it.
+        """
+        data, offset = self._data, self.start
+        for match in _ATTRIBUTE.finditer(data, *self.start_tag.span(1)) if attribute else ():
+            if match[2].rpartition(b":")[2].decode() == attribute.rpartition("}")[2]:
+                offset = match.start(2)
+                break
+        line_start = data.rfind(b"\n", 0, offset) + 1
+        column = len(data[line_start:offset].decode("utf-8", "replace").lstrip("\ufeff")) + 1
+        return data.count(b"\n", 0, offset) + 1, column
+
     def find(self, name: str) -> Element | None:
         """Return the first child of that name, whatever its namespace, or None."""
         for child in self.children:

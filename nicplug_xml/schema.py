@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nicplug_xml._schema_explain import complaint, explain, take_out
 from nicplug_xml._schema_files import grammar
-from nicplug_xml._schema_places import Places
 from nicplug_xml._schema_walk import Finding
+from nicplug_xml.document import Document, Element, decode
+from nicplug_xml.errors import SchemaError
 from nicplug_xml.frozen import replace
 from nicplug_xml.model import Problem
 
@@ -58,17 +59,29 @@ def validate(source: str | bytes | os.PathLike[str]) -> list[Problem]:
         return [Problem(root.sourceline or 1, 1, "/interface", message, code="root")]
     if grammar(root.tag).accepts(root):
         return []
-    places = Places(source if isinstance(source, str) else data)
-    return sorted(_problems(root, places), key=lambda problem: (problem.line, problem.column))
+    written = _written(source if isinstance(source, str) else data)
+    return sorted(_problems(root, written), key=lambda problem: (problem.line, problem.column))
 
 
-def _problems(root: _Element, places: Places) -> Iterator[Problem]:
-    numbers = {element: number for number, element in enumerate(root.iter("*"))}
+def _written(source: str | bytes) -> list[Element]:
+    """Return the elements with their places, which libxml2 does not keep."""
+    try:
+        text = source if isinstance(source, str) else decode(source)[0]
+        # Nothing is skipped; to say so keeps it out of the cache, which is for fragments.
+        root = Document(text, lambda _data: ()).root
+    except SchemaError:
+        # libxml2 reads a few things that others do not: the line that it knows has to do.
+        return []
+    return [root, *root.below()]
+
+
+def _problems(root: _Element, written: Sequence[Element]) -> Iterator[Problem]:
+    places = dict(zip(root.iter("*"), written, strict=False))
     tree, whole = root.getroottree(), grammar(root.tag)
 
     def problem(finding: Finding) -> Problem:
         node, attribute = finding.node, finding.attribute
-        line, column = places.of(numbers[node], attribute) or (node.sourceline or 0, 0)
+        line, column = places[node].place(attribute) if node in places else (node.sourceline or 0, 0)
         path = tree.getpath(node) + f"/@{attribute}" * bool(attribute)
         return Problem(line, column, path, finding.message, finding.hint, finding.allowed, finding.code)
 
