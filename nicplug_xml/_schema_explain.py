@@ -2,12 +2,11 @@
 
 The checks of `_CHECKS` look at an interface or backend that is known to be invalid, one after the other until
 one of them finds something: they know what nicplug's words are for. All else is found by going through the
-document with the grammar's patterns. What libxml2 says comes last.
+document with the grammar's patterns.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
@@ -46,8 +45,6 @@ DEVICE_IS_BACKEND = ("hostdev", "vdpa", "vhostuser")
 _OWN_TYPES = ("cable", "netdev", "stream", "dgram", "l2tpv3", "vde", "fd")
 _STOCK_ONLY = ("internal", "null", "vds")
 _ATTRIBUTES = ("type", "connection", "managed", "trustGuestRxFilters")
-_TELLING = ("Expecting ", "Invalid attribute ", "extra content", "failed to validate attributes")
-_NAMED = re.compile(r"[Ee]lement (\S+?),? (?:in interleave|failed)")
 
 
 def explain(node: _Element, pattern: Pattern) -> list[Finding]:
@@ -164,11 +161,3 @@ def take_out(part: _Element) -> None:
     placeholder = etree.Comment("")
     placeholder.tail = part.tail
     part.getparent().replace(part, placeholder)
-
-
-def complaint(node: _Element, complaints: list[str]) -> Finding:
-    """Say it as libxml2 does, where nothing else was found: its most telling complaint, with its place."""
-    message = min(complaints, key=lambda one: not any(word in one for word in _TELLING))
-    named = _NAMED.search(message)
-    place = next(node.iter(named[1]), None) if named else None
-    return Finding(node if place is None else place, message)

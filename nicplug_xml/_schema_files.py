@@ -54,12 +54,12 @@ class Grammar:
 
         return Builder(self._tree)
 
-    def complaints(self, node: _Element) -> list[str]:
+    def complaint(self, node: _Element) -> str:
         """Return what libxml2 has against the node, taken as a document that is not valid."""
         with self._lock:
             self._relaxng.validate(node)
             found = [entry.message for entry in self._relaxng.error_log]
-        return found or ["the document does not match the schema"]
+        return "; ".join(found) or "the document does not match the schema"
 
 
 def grammar(kind: Kind) -> Grammar:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nicplug_xml._schema_explain import complaint, explain, take_out
+from nicplug_xml._schema_explain import explain, take_out
 from nicplug_xml._schema_files import grammar
 from nicplug_xml._schema_walk import Finding
 from nicplug_xml.document import Document, Element, decode
@@ -93,7 +93,8 @@ def _problems(root: _Element, written: Sequence[Element]) -> Iterator[Problem]:
     for nic in faulty:
         take_out(nic)
     if not faulty or not whole.accepts(root):
-        found = explain(root, whole.pattern) or [complaint(root, whole.complaints(root))]
+        # Nothing is known that is refused without an explanation; then the words of libxml2 have to do.
+        found = explain(root, whole.pattern) or [Finding(root, whole.complaint(root))]
         yield from map(problem, found)
 
 
