@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
 from nicplug_xml._schema_walk import Finding, did_you_mean, walk
+from nicplug_xml.model import NEVER_PLUGGABLE
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -41,7 +42,6 @@ SOURCE_NEEDS: dict[str, tuple[str, ...]] = {
 #: Types whose source has one of several sets of attributes.
 SOURCE_CHOICES = dict.fromkeys(("stream", "dgram"), (("path",), ("address", "port")))
 SOURCE_OPTIONAL = ("ethernet", "user", "fd")
-DEVICE_IS_BACKEND = ("hostdev", "vdpa", "vhostuser")
 _OWN_TYPES = ("cable", "netdev", "stream", "dgram", "l2tpv3", "vde", "fd")
 _STOCK_ONLY = ("internal", "null", "vds")
 _ATTRIBUTES = ("type", "connection", "managed", "trustGuestRxFilters")
@@ -80,7 +80,7 @@ def _check_type(node: _Element) -> Iterator[Finding]:
     pluggable = node.tag == "backend" or connection is not None
     if kind is None:
         yield from _check_type_missing(node)
-    elif kind in DEVICE_IS_BACKEND and pluggable:
+    elif kind in NEVER_PLUGGABLE and pluggable:
         what = "be a backend of its own" if node.tag == "backend" else "have a connection"
         message = f"type '{kind}' cannot {what}: there the guest's device is the backend itself"
         hint = "leave the connection out" if connection else ""
@@ -90,8 +90,8 @@ def _check_type(node: _Element) -> Iterator[Finding]:
     elif kind in _OWN_TYPES and not pluggable:
         message = f"type '{kind}' is there for pluggable interfaces only"
         yield Finding(node, message, "add connection='attached' or connection='deferred'", "type")
-    elif kind not in (*SOURCE_NEEDS, *DEVICE_IS_BACKEND, *_STOCK_ONLY):
-        known = tuple(SOURCE_NEEDS) if pluggable else (*SOURCE_NEEDS, *DEVICE_IS_BACKEND)
+    elif kind not in (*SOURCE_NEEDS, *NEVER_PLUGGABLE, *_STOCK_ONLY):
+        known = tuple(SOURCE_NEEDS) if pluggable else (*SOURCE_NEEDS, *NEVER_PLUGGABLE)
         yield Finding(node, f"type '{kind}' is not known", did_you_mean(kind, known), "type", _quoted(known))
 
 

@@ -27,7 +27,7 @@ BACKEND_CHILDREN = frozenset(
 )
 
 #: Interface types on which the guest's device is the backend itself, so that nothing can be plugged.
-NEVER_PLUGGABLE = frozenset(("hostdev", "vdpa", "vhostuser"))
+NEVER_PLUGGABLE = ("hostdev", "vdpa", "vhostuser")
 
 #: NIC models whose guest goes on seeing a carrier that is gone: QEMU sends e1000e's link interrupt only once.
 UNTRUTHFUL_MODELS = frozenset(("e1000e",))

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from lxml import etree
 
 import nicplug_xml
-from nicplug_xml._schema_explain import DEVICE_IS_BACKEND, SOURCE_CHOICES, SOURCE_NEEDS, SOURCE_OPTIONAL
+from nicplug_xml._schema_explain import SOURCE_CHOICES, SOURCE_NEEDS, SOURCE_OPTIONAL
 from nicplug_xml._schema_files import Kind, grammar, libvirt_directory, schema_path
 from nicplug_xml.errors import SchemaError
-from nicplug_xml.model import Problem
+from nicplug_xml.model import NEVER_PLUGGABLE, Problem
 from nicplug_xml.schema import validate
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def test_every_type_has_samples() -> None:
 
 
 def test_every_unpluggable_type_has_samples() -> None:
-    wanted = {f"{kind}-{connection}" for kind in DEVICE_IS_BACKEND for connection in ("attached", "deferred")}
+    wanted = {f"{kind}-{connection}" for kind in NEVER_PLUGGABLE for connection in ("attached", "deferred")}
     assert wanted <= {path.stem for path in samples("domain-invalid")}
 
 
@@ -135,7 +135,7 @@ def test_explanations_know_what_a_source_needs(sample: Path) -> None:
 @pytest.mark.parametrize("sample", samples("backend-valid"), ids=name)
 def test_backend_of_an_unpluggable_type_is_refused(sample: Path) -> None:
     root = etree.parse(sample).getroot()
-    for kind in DEVICE_IS_BACKEND:
+    for kind in NEVER_PLUGGABLE:
         root.set("type", kind)
         (problem,) = validate(etree.tostring(root))
         assert "the guest's device is the backend itself" in problem.message
