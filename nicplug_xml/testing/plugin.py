@@ -14,8 +14,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import pytest
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     Define = Callable[[libvirt.virConnect, str], libvirt.virDomain]
 
+_Made = TypeVar("_Made", bound="Bridge | Peer")
 _SAVED_BOOTS, _DIRECTORY = "libvirt_saved_boots", "NICPLUG_SAVED_BOOTS"
 _guests_of: pytest.StashKey[list[Guest]] = pytest.StashKey()
 
@@ -208,11 +210,7 @@ def libvirt_bridge(libvirt_isolated: None) -> Iterator[BridgeFactory]:
     """A factory of Linux bridges, removed after the test: see :class:`BridgeFactory`."""
     from nicplug_xml.testing.network import Bridge
 
-    with ExitStack() as removals:
-
-        def make(address: str | None = None, *, name: str | None = None) -> Bridge:
-            return removals.enter_context(closing(Bridge(address, name=name)))
-
+    with _closed_afterwards(Bridge) as make:
         yield make
 
 
@@ -232,11 +230,7 @@ def libvirt_ovs_bridge(libvirt_ovs: PrivateOvs) -> Iterator[OvsBridgeFactory]:
 
     # A test before this one may have stopped it.
     libvirt_ovs.start_vswitchd()
-    with ExitStack() as removals:
-
-        def make(address: str | None = None, *, name: str | None = None) -> OvsBridge:
-            return removals.enter_context(closing(OvsBridge(libvirt_ovs, address, name=name)))
-
+    with _closed_afterwards(partial(OvsBridge, libvirt_ovs)) as make:
         yield make
 
 
@@ -245,12 +239,15 @@ def libvirt_peer(libvirt_isolated: None) -> Iterator[PeerFactory]:
     """A factory of peers on a bridge, removed after the test: see :class:`PeerFactory`."""
     from nicplug_xml.testing.network import Peer
 
-    with ExitStack() as removals:
-
-        def make(bridge: Bridge | str, address: str) -> Peer:
-            return removals.enter_context(closing(Peer(bridge, address)))
-
+    with _closed_afterwards(Peer) as make:
         yield make
+
+
+@contextmanager
+def _closed_afterwards(kind: Callable[..., _Made]) -> Iterator[Callable[..., _Made]]:
+    """Make a factory; what it has made is closed at the end of the block, the last one first."""
+    with ExitStack() as removals:
+        yield lambda *values, **named: removals.enter_context(closing(kind(*values, **named)))
 
 
 @contextmanager
