@@ -156,10 +156,11 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
     :param dom: the domain, libvirt-python's own object.
     :param inactive: look at the persistent definition, also when the domain runs.
     :returns: one object for each ``<interface>``, in the order of the XML.
+    :raises UnsupportedError: there is no such definition.
     :raises NicplugError: libvirt refuses.
     """
     domain = Domain(dom)
-    scope = Scope.CONFIG if inactive else domain.scopes(0)[0]
+    (scope,) = domain.scopes(2 * inactive)
     now = domain.read(scope)
     for key in {entry.key for entry in now.entries} - {nic.key for nic in now.interfaces}:
         warnings.warn(

@@ -83,17 +83,8 @@ def _edit(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    conn = _connect(options)
-    with translated():
-        domains = [find_domain(conn, name) for name in options.domains] or conn.listAllDomains()
-    statuses = []
-    for dom in sorted(domains, key=lambda dom: str(dom.name())):
-        try:
-            statuses += operations.interfaces(dom, inactive=options.inactive)
-        except NicplugError as error:
-            if options.domains:
-                raise
-            warnings.warn(f"a domain cannot be listed: {error}", stacklevel=2)  # it may have ended just now
+    found = sorted(_interfaces(options), key=lambda one: str(one[0].name()))
+    statuses = [status for _, nics in found for status in nics]
     if options.json:
         print(json.dumps([output.status_json(status) for status in statuses], indent=2))
     else:
@@ -123,9 +114,11 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _graph(options: argparse.Namespace) -> int:
-    from nicplug_xml.cli.graph import graph
+    from nicplug_xml.cli.graph import picture, renderer, write
 
-    return graph(_connect(options), options)
+    render = renderer(options)
+    write(render(picture(_interfaces(options), inactive=options.inactive)), options.output)
+    return 0
 
 
 def _completion(options: argparse.Namespace) -> int:
@@ -203,6 +196,25 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 def _connect(options: argparse.Namespace) -> libvirt.virConnect:
     silence_libvirt()
     return open_connection(options.connect, readonly=getattr(options, "readonly", False))
+
+
+def _interfaces(options: argparse.Namespace) -> list[tuple[libvirt.virDomain, list[InterfaceStatus]]]:
+    """Return the domains that are named, or all, each with what is true of its interfaces."""
+    conn = _connect(options)
+    with translated():
+        # Of all, those that have a definition: VIR_CONNECT_LIST_DOMAINS_PERSISTENT.
+        domains = [find_domain(conn, name) for name in options.domains] or conn.listAllDomains(
+            4 * options.inactive
+        )
+    found = []
+    for dom in domains:
+        try:
+            found.append((dom, operations.interfaces(dom, inactive=options.inactive)))
+        except NicplugError as error:
+            if options.domains:
+                raise
+            warnings.warn(f"a domain is left out: {error}", stacklevel=2)  # it may have ended just now
+    return found
 
 
 def _flags(dom: libvirt.virDomain, options: argparse.Namespace) -> int:

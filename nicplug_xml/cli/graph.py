@@ -4,39 +4,61 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nicplug_xml import operations
-from nicplug_xml.errors import NicplugError, UsageError
-from nicplug_xml.graph import Graph, Nic, Place
-from nicplug_xml.graph import graph as graph_of
-from nicplug_xml.host.connection import find_domain
+from nicplug_xml.errors import UsageError
+from nicplug_xml.graph import Graph, Nic, Place, graph
 from nicplug_xml.host.errors import translated
+from nicplug_xml.pictures import FORMATS, SUFFIXES
 
 if TYPE_CHECKING:
     import argparse
 
     import libvirt
 
+    from nicplug_xml.model import InterfaceStatus
 
-def graph(conn: libvirt.virConnect, options: argparse.Namespace) -> int:
-    """Carry the command out; returns the exit code."""
-    from nicplug_xml.pictures import FORMATS
 
-    render = None if options.json else FORMATS[_format(options)]
-    found = _look(conn, options)
-    text = render(found) if render else json.dumps(as_json(found), indent=2)
-    if options.output in (None, "-"):
+def renderer(options: argparse.Namespace) -> Callable[[Graph], str]:
+    """Return what makes of a picture what the options ask for.
+
+    :raises UsageError: they do not tell what that is.
+    """
+    if options.json:
+        return lambda found: json.dumps(as_json(found), indent=2)
+    if options.format or options.output in (None, "-"):
+        return FORMATS[options.format or "text"]
+    suffix = os.path.splitext(options.output)[1].lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"the name '{options.output}' does not tell what is wanted",
+            hint=f"add --format, or let it end in one of {', '.join(SUFFIXES)}",
+        )
+    return FORMATS[SUFFIXES[suffix]]
+
+
+def picture(found: Sequence[tuple[libvirt.virDomain, Sequence[InterfaceStatus]]], *, inactive: bool) -> Graph:
+    """Return the picture of domains and their interfaces.
+
+    :param inactive: as they are defined: none of them runs.
+    """
+    with translated():
+        running = [dom.name() for dom, _ in found if not inactive and dom.isActive()]
+        return graph({dom.name(): statuses for dom, statuses in found}, running)
+
+
+def write(text: str, output: str | None) -> None:
+    """Print a text, or write it to a file."""
+    if output is None or output == "-":
         print(text)
-        return 0
+        return
     try:
-        with open(options.output, "w", encoding="utf-8") as file:
+        with open(output, "w", encoding="utf-8") as file:
             file.write(f"{text}\n")
     except OSError as error:
         # Of a disk that is full it does not say which file it was for.
-        raise OSError(error.errno, error.strerror, options.output) from error
-    return 0
+        raise OSError(error.errno, error.strerror, output) from error
 
 
 def as_json(found: Graph) -> dict[str, object]:
@@ -52,42 +74,6 @@ def as_json(found: Graph) -> dict[str, object]:
             for pair in found.cables
         ],
     }
-
-
-def _format(options: argparse.Namespace) -> str:
-    from nicplug_xml.pictures import SUFFIXES
-
-    if options.format:
-        return str(options.format)
-    if options.output in (None, "-"):
-        return "text"
-    suffix = os.path.splitext(options.output)[1].lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(
-            f"the name '{options.output}' does not tell what is wanted",
-            hint=f"add --format, or let it end in one of {', '.join(SUFFIXES)}",
-        )
-    return SUFFIXES[suffix]
-
-
-def _look(conn: libvirt.virConnect, options: argparse.Namespace) -> Graph:
-    with translated():
-        domains = [find_domain(conn, name) for name in options.domains] or conn.listAllDomains()
-        names = {dom: str(dom.name()) for dom in domains}
-        running = {name for dom, name in names.items() if dom.isActive()}
-    statuses = {}
-    for dom, name in names.items():
-        inactive = options.inactive and name in running
-        try:
-            with translated():
-                if inactive and not dom.isPersistent():
-                    continue
-            statuses[name] = operations.interfaces(dom, inactive=options.inactive)
-        except NicplugError as error:
-            if options.domains:
-                raise
-            warnings.warn(f"a domain is left out: {error}", stacklevel=2)  # it may have ended just now
-    return graph_of(statuses, () if options.inactive else running)
 
 
 def _nic(nic: Nic) -> dict[str, object]:

@@ -80,7 +80,7 @@ class Domain(Descriptors, Kernel):
         if transient:
             raise UnsupportedError(
                 f"domain '{self.name}' is transient and has no persistent definition",
-                hint="leave --config and --persistent out",
+                hint="leave --config, --persistent and --inactive out",
             )
         return [scope for scope in (Scope.LIVE, Scope.CONFIG) if flags & _AFFECT[scope]]
 

@@ -190,6 +190,26 @@ def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status["connection"], status["backend"]["source"]["network"]) == ("attached", "default")
 
 
+@pytest.mark.parametrize("command", ["list", "graph"])
+def test_what_has_no_definition_is_not_shown_as_one(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    import libvirt
+
+    conn = libvirt.open(TEST[1])
+    transient = conn.createXML(
+        "<domain type='test'><name>passing</name><memory>1024</memory><os><type>hvm</type></os>"
+        "<devices><interface type='user'/></devices></domain>"
+    )
+    try:
+        assert "passing" in run(capsys, *TEST, command)[1]
+        code, out, err = run(capsys, *TEST, command, "--inactive")
+        assert (code, "passing" in out, err) == (0, False, "")
+        code, out, err = run(capsys, *TEST, command, "passing", "--inactive")
+        assert (code, out) == (1, "")
+        assert "has no persistent definition; leave " in err
+    finally:
+        transient.destroy()
+
+
 def test_passwords_are_shown_when_they_are_asked_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
