@@ -30,6 +30,7 @@ class Finding(Frozen):
     :param attribute: the attribute that is wrong, or an empty string.
     :param allowed: what is allowed in its place.
     :param code: what kind of problem it is.
+    :param behind: of a text in the element, how many elements are before it there; None for anything else.
     """
 
     node: _Element
@@ -38,6 +39,7 @@ class Finding(Frozen):
     attribute: str = ""
     allowed: tuple[str, ...] = ()
     code: str = "schema"
+    behind: int | None = None
 
 
 def walk(node: _Element, pattern: Pattern) -> list[Finding]:
@@ -72,13 +74,17 @@ class _Walk:
             if inside is NOT_ALLOWED:
                 return pattern
         inside = self._attributes(node, inside)
+        behind = 0
         for part in _parts(node):
-            inside = self._text(node, inside, part) if isinstance(part, str) else self.element(part, inside)
-        behind = ended(inside)
-        if behind is NOT_ALLOWED:
+            if isinstance(part, str):
+                inside = self._text(node, inside, part, behind)
+            else:
+                inside, behind = self.element(part, inside), behind + 1
+        rest = ended(inside)
+        if rest is NOT_ALLOWED:
             self._incomplete(node, inside)
-            behind = ended(inside, whatever=True)
-        return behind
+            rest = ended(inside, whatever=True)
+        return rest
 
     def _unknown(self, node: _Element, pattern: Pattern) -> Pattern:
         tags = tuple(dict.fromkeys(_elements(pattern)))
@@ -143,18 +149,17 @@ class _Walk:
         message = f"{shown(name)}='{value}' is not allowed on <{shown(node.tag)}>"
         self._found.append(Finding(node, message, did_you_mean(value, plain), name, allowed))
 
-    def _text(self, node: _Element, pattern: Pattern, text: str) -> Pattern:
-        behind = with_text(pattern, text)
-        if behind is not NOT_ALLOWED or not text.strip():
-            return pattern if behind is NOT_ALLOWED else behind
+    def _text(self, node: _Element, pattern: Pattern, text: str, behind: int) -> Pattern:
+        rest = with_text(pattern, text)
+        if rest is not NOT_ALLOWED or not text.strip():
+            return pattern if rest is NOT_ALLOWED else rest
         allowed = tuple(dict.fromkeys(_texts(pattern)))
         short = " ".join(text.split())
         short = f"{short[:40]}…" if len(short) > 41 else short
         if not allowed:
             tags = tuple(f"<{shown(tag)}>" for tag in dict.fromkeys(_elements(pattern)))
-            self._found.append(
-                Finding(node, f"text is not allowed in <{shown(node.tag)}>: '{short}'", "", "", tags)
-            )
+            message = f"text is not allowed in <{shown(node.tag)}>: '{short}'"
+            self._found.append(Finding(node, message, allowed=tags, behind=behind))
             return pattern
         plain = [one[1:-1] for one in allowed if one.startswith("'")]
         message = f"'{short}' is not allowed in <{shown(node.tag)}>"
@@ -187,7 +192,7 @@ def _tag(node: _Element) -> str:
 def _kind(node: _Element) -> str:
     """Return what type of its parent's an element is for, or is of itself."""
     own, parent = node.get("type"), node.getparent()
-    if node.tag in ("interface", "backend") and own is not None:
+    if node.tag in ("interface", "backend", "address") and own is not None:
         return f" of type='{own}'"
     if parent is not None and parent.tag != "domain" and parent.get("type") is not None:
         return f" for type='{parent.get('type')}'"

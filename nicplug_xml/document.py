@@ -24,6 +24,7 @@ _TOO_DEEP = f"elements are nested more than {_DEEPEST} deep, as in no domain"
 _ATTRIBUTE = re.compile(rb"""(\s+)([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _START_TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
 _SPACE = re.compile(rb"[ \t\r\n]*")
+_NO_TEXT = re.compile(rb"(?:[ \t\r\n]|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
 _SPECIAL = re.compile(r"""[&<\t\n\r'"]""")
 
 
@@ -97,14 +98,24 @@ class Element:
 
         :param attribute: its name, as lxml has it.
         """
-        data, offset = self._data, self.start
-        for match in _ATTRIBUTE.finditer(data, *self.start_tag.span(1)) if attribute else ():
+        for match in _ATTRIBUTE.finditer(self._data, *self.start_tag.span(1)) if attribute else ():
             if match[2].rpartition(b":")[2].decode() == attribute.rpartition("}")[2]:
-                offset = match.start(2)
-                break
-        line_start = data.rfind(b"\n", 0, offset) + 1
-        column = len(data[line_start:offset].decode("utf-8", "replace").lstrip("\ufeff")) + 1
-        return data.count(b"\n", 0, offset) + 1, column
+                return self._place(match.start(2))
+        return self._place(self.start)
+
+    def place_of_text(self, behind: int) -> tuple[int, int]:
+        """Return line and column of a text in it.
+
+        :param behind: how many of its children are before the text.
+        """
+        start = self.children[behind - 1].end if behind else self.open_end
+        match = _NO_TEXT.match(self._data, start)
+        return self._place(match.end() if match else start)
+
+    def _place(self, offset: int) -> tuple[int, int]:
+        line_start = self._data.rfind(b"\n", 0, offset) + 1
+        column = len(self._data[line_start:offset].decode("utf-8", "replace").lstrip("\ufeff")) + 1
+        return self._data.count(b"\n", 0, offset) + 1, column
 
     def find(self, name: str) -> Element | None:
         """Return the first child of that name, whatever its namespace, or None."""

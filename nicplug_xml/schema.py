@@ -81,7 +81,10 @@ def _problems(root: _Element, written: Sequence[Element]) -> Iterator[Problem]:
 
     def problem(finding: Finding) -> Problem:
         node, attribute = finding.node, finding.attribute
-        line, column = places[node].place(attribute) if node in places else (node.sourceline or 0, 0)
+        line, column = node.sourceline or 0, 0
+        if element := places.get(node):
+            text = finding.behind
+            line, column = element.place(attribute) if text is None else element.place_of_text(text)
         path = tree.getpath(node) + f"/@{attribute}" * bool(attribute)
         return Problem(line, column, path, finding.message, finding.hint, finding.allowed, finding.code)
 
