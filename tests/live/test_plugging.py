@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, set_link, xml_desc
-from nicplug_xml.backends import bridge, network
+from nicplug_xml.backends import bridge
 from nicplug_xml.host.connection import ensure_parking, parking_kind
 from tests.live.conftest import (
     at_once,
     devices,
-    everything,
     interface_xml,
     is_isolated,
     master,
@@ -87,44 +86,6 @@ def test_plug_move_unplug_replug(
     assert identity(guest, mac) == before
 
 
-@pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
-def test_networks_of_libvirt(
-    libvirt_connection: libvirt.virConnect,
-    deferred_guest: NewGuest,
-    libvirt_bridge: BridgeFactory,
-    new_mac: NewMac,
-) -> None:
-    net = libvirt_connection.networkCreateXML(
-        "<network><name>lab</name><bridge name='nplab' stp='off' delay='0'/>"
-        "<ip address='203.0.113.1' netmask='255.255.255.0'/></network>"
-    )
-    try:
-        mac, plain = new_mac(), libvirt_bridge("192.0.2.1/24")
-        guest = deferred_guest(mac)
-        guest.set_address(mac, "203.0.113.2/24")
-        guest.set_address(mac, "192.0.2.2/24")
-        attach_backend(guest.dom, mac, network.backend("lab"))
-        assert guest.ping("203.0.113.1", count=5)
-        attach_backend(guest.dom, mac, bridge.backend(plain.name))
-        assert guest.ping("192.0.2.1", count=5)
-        attach_backend(guest.dom, mac, network.backend("lab"))
-        assert guest.ping("203.0.113.1", count=5)
-        assert "<source network='lab'" in guest.dom.XMLDesc()
-        status = detach_backend(guest.dom, mac)
-        assert status.backend is not None
-        assert status.backend.source == {"network": "lab"}
-    finally:
-        net.destroy()
-
-
-def test_the_start_needs_nothing_but_the_parking_place(deferred_guest: NewGuest, new_mac: NewMac) -> None:
-    mac = new_mac()
-    guest = deferred_guest(mac, children="<bandwidth/>", fresh=True)
-    (status,) = interfaces(guest.dom)
-    assert (status.plane, status.connection, status.carrier) == ("tap", Connection.DEFERRED, False)
-    assert not guest.carrier(mac)
-
-
 def test_an_intended_backend_that_is_not_there(
     libvirt_guest: Callable[..., Guest], nic_xml: Callable[..., str], new_mac: NewMac
 ) -> None:
@@ -140,20 +101,6 @@ def test_an_intended_backend_that_is_not_there(
     assert "<source network='missing'/>" in extended.replace('"', "'")
     assert "<source bridge='missing'/>" in extended.replace('"', "'")
     assert "nicplug-park" not in extended
-
-
-def test_same_backend_again_changes_nothing(
-    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
-) -> None:
-    mac, blue = new_mac(), libvirt_bridge()
-    guest = deferred_guest(mac, timeout=None)
-    assert not detach_backend(guest.dom, mac).changed
-    assert attach_backend(guest.dom, mac, bridge.backend(blue.name)).changed
-    before = everything(guest.dom)
-    assert not attach_backend(guest.dom, mac, bridge.backend(blue.name)).changed
-    assert not attach_backend(guest.dom, mac).changed
-    assert not set_link(guest.dom, mac, up=True).changed
-    assert everything(guest.dom) == before
 
 
 def test_the_administrators_link_survives(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -393,16 +392,3 @@ def test_recording_tells_other_clients(
     finally:
         libvirt_connection.domainEventDeregisterAny(event)
     assert set(seen) == {"urn:nicplug:domain:1.0"}
-
-
-def test_virsh_define_validate_refuses_extended_xml(
-    libvirt_daemon: PrivateDaemon, nic_xml: Callable[..., str], new_mac: NewMac, tmp_path: object
-) -> None:
-    """The hazard that the documentation warns of: a stock daemon does not know the attribute."""
-    start = "<domain type='qemu'><name>x</name><memory>1</memory><os><type>hvm</type></os><devices>"
-    xml = start + nic_xml(new_mac())
-    ran = subprocess.run(
-        ["virsh", "-c", libvirt_daemon.uri, "define", "--validate", "/dev/stdin"],
-        input=f"{xml}</devices></domain>", capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
@@ -135,27 +134,6 @@ def test_rewrite_and_restore(
     (tmp_path / "c.xml").write_bytes(b"<domain>\r\n<name  a = '1'>x</name></domain>")
     assert main(["rewrite", str(tmp_path / "c.xml")]) == 0
     assert capfdbinary.readouterr().out == (tmp_path / "c.xml").read_bytes()
-
-
-def test_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"<backend type='brige'/>")))
-    code, out, _ = run(capsys, "validate", "-")
-    assert code == 1
-    assert out.startswith("-:1")
-
-
-def test_validate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    good, bad = tmp_path / "good.xml", tmp_path / "bad.xml"
-    good.write_text("<backend type='bridge'><source bridge='br0'/></backend>")
-    bad.write_text("<backend type='bridge'/>")
-    assert run(capsys, "validate", str(good))[0] == 0
-    code, out, _ = run(capsys, "validate", str(good), str(bad))
-    assert code == 1
-    assert out.startswith(f"{bad}:1:1: type 'bridge' needs a source")
-    assert json.loads(run(capsys, "validate", "--format", "json", str(bad))[1])[0]["file"] == str(bad)
-    code, _, err = run(capsys, "validate", str(tmp_path / "none.xml"), str(good))
-    assert code == 2
-    assert one_line(err)
 
 
 @pytest.mark.parametrize(
