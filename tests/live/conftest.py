@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from nicplug_xml import create, define
+from nicplug_xml import create, define, xml_desc
 from tests.patched import prefix
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ NIC = """<interface {attributes}>
   <model type='virtio'/>
   <rom enabled='no'/>
 </interface>"""
+
+PARKING = {"nicplug-park", "nicplug-parknet"}
 
 #: Flags of a device that the kernel takes from its carrier, up to a second later.
 _OF_CARRIER = ("NO-CARRIER", "LOWER_UP")
@@ -141,6 +143,51 @@ def few_descriptors(left: int) -> Iterator[None]:
         yield
 
 
+def processes(word: str) -> list[int]:
+    """Return the ids of the processes that have a word at the start of their command's name or arguments.
+
+    Those in this network namespace: other workers have theirs.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+            network = (path.parent / "ns" / "net").readlink()
+        except OSError:
+            continue
+        if network != Path("/proc/self/ns/net").readlink():
+            continue
+        if any(argument.startswith(word.encode()) for argument in (arguments[0].split(b"/")[-1], *arguments)):
+            found.append(int(path.parent.name))
+    return found
+
+
+@contextmanager
+def veth(name: str, bridge: str) -> Iterator[str]:
+    """Make a device that leads to a bridge."""
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+    try:
+        run("ip", "link", "set", f"{name}p", "master", bridge, "up")
+        run("ip", "link", "set", name, "up")
+        yield name
+    finally:
+        run("ip", "link", "delete", name)
+
+
+def identity(guest: Guest, mac: str) -> tuple[object, ...]:
+    """Return what would differ had the guest got another NIC: name, index, device and driver instance."""
+    nic = guest.nic(mac)
+    device = guest.run(f"cd /sys/class/net/{nic.name}/device && pwd -P && readlink -f driver")
+    hotplugs = [event for kind in ("added", "removed", "uevent") for event in guest.events(kind)]
+    return (
+        nic.name,
+        nic.ifindex,
+        device,
+        len(hotplugs),
+        guest.run("dmesg | grep -ci -E 'pciehp|hotplug' || :"),
+    )
+
+
 def emulator(program: Path) -> str:
     """Return the element that has a guest run on that QEMU."""
     return f"<emulator>{program}</emulator>"
@@ -203,6 +250,12 @@ def interface_xml(dom: libvirt.virDomain) -> str:
         str(xml[xml.index("<interface type") : xml.index("</interface>", xml.index("<devices>"))])
         + "</interface>"
     )
+
+
+def extended_interface_xml(dom: libvirt.virDomain) -> str:
+    """Return the same in extended XML, as a user would take it to edit it."""
+    xml = xml_desc(dom).replace('"', "'")
+    return xml[xml.index("<interface ") : xml.index("</interface>")] + "</interface>"
 
 
 def everything(dom: libvirt.virDomain) -> list[str]:

@@ -43,9 +43,20 @@ from nicplug_xml.operations import carry_out_plan
 from nicplug_xml.planes import netdevs
 from nicplug_xml.steps import Record
 from tests.live import far_end
-from tests.live.conftest import devices, emulator, everything, interface_xml, master, mtu, run, wait_until
+from tests.live.conftest import (
+    devices,
+    emulator,
+    everything,
+    identity,
+    interface_xml,
+    master,
+    mtu,
+    processes,
+    run,
+    veth,
+    wait_until,
+)
 from tests.live.frames import Wire
-from tests.live.test_plugging import identity
 
 if TYPE_CHECKING:
     from nicplug_xml.steps import Step
@@ -116,25 +127,6 @@ def info_network(dom: libvirt.virDomain) -> str:
     )
 
 
-def processes(word: str) -> list[int]:
-    """Return the ids of the processes that have a word at the start of their command's name or arguments.
-
-    Those in this network namespace: other workers have theirs.
-    """
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes().split(b"\0")
-            network = (path.parent / "ns" / "net").readlink()
-        except OSError:
-            continue
-        if network != Path("/proc/self/ns/net").readlink():
-            continue
-        if any(argument.startswith(word.encode()) for argument in (arguments[0].split(b"/")[-1], *arguments)):
-            found.append(int(path.parent.name))
-    return found
-
-
 def held(guest: Guest) -> dict[str, object]:
     """Return all that plugging can leave behind."""
     (qemu,) = processes(f"guest={guest.name},")
@@ -155,18 +147,6 @@ def assert_free(device: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     run("ip", "link", "delete", "npprobe")
-
-
-@contextmanager
-def veth(name: str, bridge: str) -> Iterator[str]:
-    """Make a device that leads to a bridge."""
-    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
-    try:
-        run("ip", "link", "set", f"{name}p", "master", bridge, "up")
-        run("ip", "link", "set", name, "up")
-        yield name
-    finally:
-        run("ip", "link", "delete", name)
 
 
 @contextmanager

@@ -44,10 +44,12 @@ from nicplug_xml.steps import Check, Release
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import boot_guest, remove_domain
 from tests.live.conftest import (
+    PARKING,
     at_once,
     devices,
     everything,
     few_descriptors,
+    identity,
     interface_xml,
     is_isolated,
     many_descriptors,
@@ -55,12 +57,12 @@ from tests.live.conftest import (
     mtu,
     run,
     target,
+    veth,
     wait_gone,
     wait_until,
 )
 from tests.live.frames import Wire
-from tests.live.test_hub import veth, walk
-from tests.live.test_plugging import identity
+from tests.live.test_hub import walk
 
 if TYPE_CHECKING:
     import libvirt
@@ -75,7 +77,6 @@ NewGuest = Callable[..., "Guest"]
 daemon_only = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
 
 MODES = ("bridge", "private", "vepa", "passthrough")
-PARKING = {"nicplug-park", "nicplug-parknet"}
 
 #: Our metadata, which a domain has had in it once.
 OURS = re.compile(r"<interfaces .*?</interfaces>|<nicplug:.*?</nicplug:interfaces>", re.DOTALL)

@@ -28,8 +28,7 @@ from nicplug_xml import (
 from nicplug_xml.backends import bridge, direct
 from nicplug_xml.model import Scope
 from nicplug_xml.testing.commands import short_directory
-from tests.live.conftest import devices
-from tests.live.test_hub import veth
+from tests.live.conftest import devices, veth
 from tests.live.test_remote import copy
 
 if TYPE_CHECKING:

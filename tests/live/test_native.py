@@ -5,6 +5,7 @@ What nicplug's plane ``native`` makes of it, the conformance suite sees.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -24,7 +25,7 @@ from nicplug_xml.testing import commands
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.embedded import QEMU_CONF
 from nicplug_xml.testing.guest import Guest, channel_path, console_path, guest_xml, remove_domain
-from tests.live.conftest import devices, emulator, everything, master, run, target, wait_until
+from tests.live.conftest import devices, emulator, everything, master, processes, run, target, wait_until
 from tests.live.test_docs import COMMAND, blocks, lines
 from tests.patched import prefix
 
@@ -120,14 +121,8 @@ def set_addresses(guest: Guest) -> None:
 
 def descriptors(guest: Guest) -> int:
     """Return how many descriptors a guest's QEMU has open."""
-    # Other workers, each in a network namespace of its own, have guests of that name.
-    here = Path("/proc/self/ns/net").readlink()
-    (process,) = [
-        path.parent
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if f"guest={guest.name}," in path.read_text() and (path.parent / "ns" / "net").readlink() == here
-    ]
-    return len(list((process / "fd").iterdir()))
+    (qemu,) = processes(f"guest={guest.name},")
+    return len(os.listdir(f"/proc/{qemu}/fd"))
 
 
 def wait_for_nic(guest: Guest, *, there: bool) -> None:

@@ -20,13 +20,11 @@ from nicplug_xml import (
     interfaces,
     set_link,
     update_device,
-    xml_desc,
 )
 from nicplug_xml.backends import bridge, network
 from nicplug_xml.testing.guest import Guest
 from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, OvsBridgeFactory
-from tests.live.conftest import interface_xml, is_isolated, master, run, target
-from tests.live.test_hub import veth
+from tests.live.conftest import extended_interface_xml, interface_xml, is_isolated, master, run, target, veth
 
 NewMac = Callable[[], str]
 NewGuest = Callable[..., Guest]
@@ -49,12 +47,6 @@ def place(status: InterfaceStatus) -> tuple[Connection, str | None, dict[str, st
     assert status.backend is not None
     source = {name: value for name, value in status.backend.source.items() if name == "network"}
     return status.connection, status.backend.type, source
-
-
-def shown_interface(dom: libvirt.virDomain) -> str:
-    """Return the first ``<interface>`` of the extended XML."""
-    shown = xml_desc(dom)
-    return shown[shown.index("<interface ") : shown.index("</interface>")] + "</interface>"
 
 
 ATTACHED = (Connection.ATTACHED, "network", {"network": "lab"})
@@ -87,7 +79,7 @@ def test_a_bridge_of_the_host(
             # libvirt still has it as a NIC of the network's, which knows of it.
             assert "network='lab'" in interface_xml(guest.dom)
             assert len(net.listAllPorts()) == 1
-        shown = shown_interface(guest.dom)
+        shown = extended_interface_xml(guest.dom)
         assert "type='network' connection='attached'" in shown.replace('"', "'")
         assert not update_device(guest.dom, shown).changed
         attach_backend(guest.dom, mac, bridge.backend(green.name))
@@ -182,7 +174,7 @@ def test_what_a_network_gives_stays_with_it(
         attach_backend(guest.dom, mac, network.backend("lab"))
         assert is_isolated(tap := target(guest.dom, mac))
         assert not attach_backend(guest.dom, mac, network.backend("lab")).changed
-        assert "<port isolated='yes'/>" in (shown := shown_interface(guest.dom))
+        assert "<port isolated='yes'/>" in (shown := extended_interface_xml(guest.dom))
         assert not update_device(guest.dom, shown).changed
         attach_backend(guest.dom, mac, bridge.backend(green.name))
         assert master(tap) == green.name

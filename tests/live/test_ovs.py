@@ -16,7 +16,7 @@ from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, 
 from nicplug_xml.backends import bridge, ovs
 from nicplug_xml.errors import NicplugError, NotFoundError, OperationError
 from nicplug_xml.host import janitor
-from tests.live.conftest import devices, everything, master, run, target, wait_gone, wait_until
+from tests.live.conftest import PARKING, devices, everything, master, run, target, wait_gone, wait_until
 
 if TYPE_CHECKING:
     import libvirt
@@ -30,7 +30,6 @@ NewMac = Callable[[], str]
 NewGuest = Callable[..., "Guest"]
 
 ID = "9f0d2a7e-5b6c-4c7d-8e9f-0a1b2c3d4e5f"
-PARKING = {"nicplug-park", "nicplug-parknet"}
 daemon_only = pytest.mark.parametrize("libvirt_connection", ["daemon"], indirect=True)
 embedded_only = pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)
 

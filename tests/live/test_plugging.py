@@ -11,8 +11,10 @@ from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, 
 from nicplug_xml.backends import bridge
 from nicplug_xml.host.connection import ensure_parking, parking_kind
 from tests.live.conftest import (
+    PARKING,
     at_once,
     devices,
+    identity,
     interface_xml,
     is_isolated,
     master,
@@ -28,21 +30,6 @@ if TYPE_CHECKING:
 
 NewMac = Callable[[], str]
 NewGuest = Callable[..., "Guest"]
-PARKING = {"nicplug-park", "nicplug-parknet"}
-
-
-def identity(guest: Guest, mac: str) -> tuple[object, ...]:
-    """Return what would differ had the guest got another NIC: name, index, device and driver instance."""
-    nic = guest.nic(mac)
-    device = guest.run(f"cd /sys/class/net/{nic.name}/device && pwd -P && readlink -f driver")
-    hotplugs = [event for kind in ("added", "removed", "uevent") for event in guest.events(kind)]
-    return (
-        nic.name,
-        nic.ifindex,
-        device,
-        len(hotplugs),
-        guest.run("dmesg | grep -ci -E 'pciehp|hotplug' || :"),
-    )
 
 
 def test_plug_move_unplug_replug(

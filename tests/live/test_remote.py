@@ -14,8 +14,8 @@ import pytest
 
 from nicplug_xml import Connection, NicplugError, attach_backend, detach_backend, interfaces
 from nicplug_xml.backends import direct
-from tests.live.conftest import everything
-from tests.live.test_hub import NewGuest, hub_guest, plane, veth
+from tests.live.conftest import everything, veth
+from tests.live.test_hub import NewGuest, hub_guest, plane
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon

@@ -30,9 +30,18 @@ from nicplug_xml import (
 )
 from nicplug_xml.backends import bridge, direct, user
 from nicplug_xml.testing.network import Peer
-from tests.live.conftest import devices, emulator, everything, interface_xml, run, wait_until
-from tests.live.test_hub import held, info_network, processes, veth
-from tests.live.test_plugging import identity
+from tests.live.conftest import (
+    devices,
+    emulator,
+    everything,
+    identity,
+    interface_xml,
+    processes,
+    run,
+    veth,
+    wait_until,
+)
+from tests.live.test_hub import held, info_network
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.guest import Guest

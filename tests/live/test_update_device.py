@@ -18,12 +18,18 @@ from nicplug_xml import (
     attach_backend,
     define,
     update_device,
-    xml_desc,
 )
 from nicplug_xml.backends import bridge
 from nicplug_xml.cli.main import main
-from tests.live.conftest import everything, interface_xml, master, run
-from tests.live.test_plugging import PARKING, identity
+from tests.live.conftest import (
+    PARKING,
+    everything,
+    extended_interface_xml,
+    identity,
+    interface_xml,
+    master,
+    run,
+)
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -49,12 +55,6 @@ def new_guest(libvirt_guest: GuestFactory, nic_xml: NicXml) -> Callable[..., Gue
     return make
 
 
-def extended_nic(dom: libvirt.virDomain) -> str:
-    """Return the extended XML of a domain's first interface, as a user would take it to edit it."""
-    xml = xml_desc(dom).replace('"', "'")
-    return xml[xml.index("<interface ") : xml.index("</interface>")] + "</interface>"
-
-
 def test_plane_hub_any_type(
     new_guest: Callable[..., Guest], libvirt_bridge: BridgeFactory, nic_xml: NicXml, new_mac: NewMac
 ) -> None:
@@ -71,7 +71,7 @@ def test_plane_hub_any_type(
     assert guest.ping("192.0.2.1", count=5)
 
     plugged = everything(guest.dom)
-    for same in (nic_xml(mac, source, ATTACHED.format("bridge")), extended_nic(guest.dom)):
+    for same in (nic_xml(mac, source, ATTACHED.format("bridge")), extended_interface_xml(guest.dom)):
         assert not update_device(guest.dom, same).changed
     assert everything(guest.dom) == plugged
 
@@ -113,9 +113,9 @@ def test_plane_tap(
     status = update_device(guest.dom, to(blue, "type='bridge'"))
     assert (status.connection, status.carrier, status.changed) == (Connection.DEFERRED, False, True)
     assert master(status.target) in PARKING
-    assert f"<source bridge='{blue}'/>" in extended_nic(guest.dom)
+    assert f"<source bridge='{blue}'/>" in extended_interface_xml(guest.dom)
 
-    edited = extended_nic(guest.dom).replace("connection='deferred'", "connection='attached'")
+    edited = extended_interface_xml(guest.dom).replace("connection='deferred'", "connection='attached'")
     status = update_device(guest.dom, edited, BOTH)
     assert master(status.target) == blue.name
     assert guest.ping("192.0.2.1", count=5)
@@ -125,7 +125,7 @@ def test_plane_tap(
     assert guest.ping("198.51.100.1", count=5)
     assert not guest.ping("192.0.2.1", timeout=1)
     plugged = everything(guest.dom)
-    assert not update_device(guest.dom, extended_nic(guest.dom)).changed
+    assert not update_device(guest.dom, extended_interface_xml(guest.dom)).changed
     assert everything(guest.dom) == plugged
 
     assert not update_device(guest.dom, to(green, "type='bridge'", "<link state='down'/>")).carrier

@@ -22,8 +22,7 @@ from nicplug_xml import attach_backend, define, detach_backend, set_link
 from nicplug_xml.backends import bridge, netdev, user
 from nicplug_xml.host.events import Occurrence, kernel_told
 from tests.json_document import check
-from tests.live.conftest import interface_xml, many_descriptors, run
-from tests.live.test_hub import processes, veth
+from tests.live.conftest import interface_xml, many_descriptors, processes, run, veth
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
