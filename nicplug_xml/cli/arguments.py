@@ -21,7 +21,7 @@ commands:
 options:
   -c, --connect URI  libvirt connection URI; else LIBVIRT_DEFAULT_URI or libvirt's default, as for virsh
   --json             print JSON
-  --version          print the version and exit
+  -v, --version      print the version and exit
   -h, --help         print this help and exit
 
 examples:
@@ -113,7 +113,7 @@ def _top() -> argparse.ArgumentParser:
 
     top = argparse.ArgumentParser(prog="nicplug", usage=_USAGE, add_help=False, formatter_class=_formatter)
     top.add_argument("-h", "--help", action="store_true")
-    top.add_argument("--version", action="store_true")
+    top.add_argument("-v", "--version", action="store_true")
     _add_global(top, None)
     return top
 

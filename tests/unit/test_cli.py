@@ -47,8 +47,9 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) ->
     assert (code, out.strip()) == (0, help_text())
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "--version")[1].startswith("nicplug 0.")
+@pytest.mark.parametrize("option", ["--version", "-v"])
+def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert run(capsys, option)[1].startswith("nicplug 0.")
 
 
 @pytest.mark.parametrize(
