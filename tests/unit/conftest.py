@@ -6,11 +6,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from nicplug_xml.errors import OperationError
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Scope
 from nicplug_xml.steps import Expected
+
+# How long an example takes says what else the machine does, and nothing of what is tested.
+settings.register_profile("nicplug", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nicplug")
 
 EXTENDED = """<?xml version='1.0' encoding='utf-8'?>
 <!-- a guest: "café" -->

@@ -207,7 +207,7 @@ def wires(layout: Layout) -> list[tuple[float, float, float]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pictures())
 def test_nothing_hides_anything(picture: Graph) -> None:
     layout = lay_out(picture)
