@@ -103,7 +103,10 @@ def open_macvtap(device: str, mode: str, mac: str, queues: int = 1) -> list[int]
     deadline = time.monotonic() + _LINGERING
     while True:
         try:
-            return in_thread(lambda: _open_macvtap(device, mode, mac, queues))
+            # Outside of the thread, so that they are closed also when this one is interrupted.
+            with _closed_on_failure() as descriptors:
+                in_thread(lambda: _open_macvtap(descriptors, device, mode, mac, queues))
+            return descriptors
         except OperationError as error:
             if getattr(error.__cause__, "code", None) not in IN_THE_WAY:
                 raise
@@ -232,7 +235,7 @@ def _attach(descriptor: int, name: str, queues: int) -> str:
     return request[:16].rstrip(b"\0").decode()
 
 
-def _open_macvtap(device: str, mode: str, mac: str, queues: int) -> list[int]:
+def _open_macvtap(descriptors: list[int], device: str, mode: str, mac: str, queues: int) -> None:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     name = "macvtap"
     try:
@@ -265,12 +268,12 @@ def _open_macvtap(device: str, mode: str, mac: str, queues: int) -> list[int]:
                     ipr.link("set", index=index, flags=flag, change=flag)
         finally:
             os.close(away)
-        return _open_node(name, queues)
+        _open_node(descriptors, name, queues)
     finally:
         os.close(home)
 
 
-def _open_node(name: str, queues: int) -> list[int]:
+def _open_node(descriptors: list[int], name: str, queues: int) -> None:
     """Open a macvtap of this thread's network namespace; its number is in a sysfs of that namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     _checked(libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "make the mounts private")
@@ -281,11 +284,9 @@ def _open_node(name: str, queues: int) -> list[int]:
     with open(f"/sys/class/net/{name}/{entry}/dev") as dev:
         major, minor = map(int, dev.read().split(":"))
     os.mknod("/mnt/macvtap", 0o020600, os.makedev(major, minor))
-    with _closed_on_failure() as descriptors:
-        while len(descriptors) < queues:
-            descriptors.append(os.open("/mnt/macvtap", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
-            _attach(descriptors[-1], name, queues)
-    return descriptors
+    while len(descriptors) < queues:
+        descriptors.append(os.open("/mnt/macvtap", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+        _attach(descriptors[-1], name, queues)
 
 
 def _call(name: str, *arguments: int) -> None:

@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """Do work in a thread of its own, and return or raise what it does."""
+    """Do work in a thread of its own, and return or raise what it does.
+
+    Who is interrupted meanwhile goes on only once the work has ended: what it makes is known then.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -19,9 +22,17 @@ def in_thread(work: Callable[[], T]) -> T:
             results.append(work())
         except BaseException as error:  # it is raised again where it is waited for
             errors.append(error)
+        ended.set()
 
+    ended = threading.Event()
     thread = threading.Thread(target=run)
     thread.start()
+    try:
+        ended.wait()
+    except BaseException:
+        # Python 3.11 takes a thread for ended whose join() was interrupted.
+        ended.wait()
+        raise
     thread.join()
     if errors:
         raise errors[0]

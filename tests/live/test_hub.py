@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 import libvirt_qemu
@@ -35,6 +36,7 @@ from nicplug_xml import (
 )
 from nicplug_xml.backends import direct
 from nicplug_xml.errors import OperationError, UnsupportedError
+from nicplug_xml.host import tap
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel
 from nicplug_xml.host.tap import open_macvtap
@@ -368,6 +370,26 @@ def test_a_macvtap_passes_every_group(libvirt_bridge: BridgeFactory, mode: str) 
         assert_free(lower)
         (after,) = json.loads(run("ip", "-json", "-details", "link", "show", lower))
         assert [after[what] for what in KEPT] == [before[what] for what in KEPT]
+
+
+def test_who_is_interrupted_while_a_macvtap_is_made_leaves_none(
+    libvirt_bridge: BridgeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal comes to the main thread, and another one is at work."""
+    ours, made = len(os.listdir("/proc/self/fd")), tap._open_node
+
+    def interrupt(*arguments: Any) -> object:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+        return made(*arguments)
+
+    monkeypatch.setattr(tap, "_open_node", interrupt)
+    with veth("nplow", libvirt_bridge().name) as lower:
+        with pytest.raises(KeyboardInterrupt):
+            open_macvtap(lower, "bridge", "52:54:00:11:22:77")
+        time.sleep(0.2)
+        assert_free(lower)
+    assert len(os.listdir("/proc/self/fd")) == ours
 
 
 #: What a device below a macvtap is to have again.
