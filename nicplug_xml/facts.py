@@ -22,7 +22,7 @@ class Facts(Frozen):
     :param ended: ids of those netdevs whose socket was closed from the other end.
     :param astray: host devices that are no ports of the bridge that libvirt's XML has them in, each with the
         one that it is a port of instead, if any; and what our metadata names those NICs by whose taps of ours
-        are no ports of their bridge.
+        are no ports of their bridge, or whose macvtaps are not on their device.
     """
 
     netdevs: Collection[str] | None = None

@@ -190,9 +190,11 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
                 stacklevel=2,
             )
         if tap.has_fallen_off(nic, now.facts):
+            is_macvtap = nic.backend is not None and nic.backend.type == "direct"
+            off = "on no device of that name" if is_macvtap else "is no port of its bridge"
             warnings.warn(
-                f"{nic.name} of '{domain.name}' is plugged into {backends.describe(nic.backend)}, and is no"
-                " port of its bridge any more; attach-backend plugs it in again",
+                f"{nic.name} of '{domain.name}' is plugged into {backends.describe(nic.backend)}, and {off}"
+                " any more; attach-backend plugs it in again",
                 stacklevel=2,
             )
         joint = now.facts.joints.get(nic.target)

@@ -13,6 +13,7 @@ from nicplug_xml.errors import OperationError
 _NET = "/sys/class/net"
 #: Flag of a device that is up (netdevice(7)).
 IFF_UP = 1
+_PROMISC, _ALLMULTI = 0x100, 0x200
 _ARPHRD_ETHER = 1
 
 
@@ -68,6 +69,11 @@ def is_isolated(device: str) -> bool:
 def is_up(device: str) -> bool:
     """Whether `device` is there, and was set up (not: whether it has a carrier)."""
     return bool(int(_read(device, "flags") or "0", 16) & IFF_UP)
+
+
+def passes_groups(device: str) -> bool:
+    """Whether `device` is there, and somebody has it pass all multicast groups, or all that there is."""
+    return bool(int(_read(device, "flags") or "0", 16) & (_PROMISC | _ALLMULTI))
 
 
 def alias(device: str) -> str:

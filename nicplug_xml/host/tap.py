@@ -76,9 +76,13 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
 def has_left(backend: Backend | None, mac: str) -> bool:
     """Whether `open_tap` has made taps for a NIC, and none is a port of its backend's bridge any more.
 
-    :param backend: a bridge, or a network: then any bridge will do.
+    A macvtap's device passes all groups for as long as that is on it: one that does not was made anew.
+
+    :param backend: a bridge, or a network: then any bridge will do; or the device of a macvtap.
     :param mac: the guest's.
     """
+    if backend is not None and backend.type == "direct":
+        return not sysfs.passes_groups(backend.source.get("dev", ""))
     if backend is None or backend.type not in ("bridge", "network"):
         return False
     ours = (name for name in sysfs.devices() if name.startswith(_NAMES))

@@ -22,6 +22,7 @@ from nicplug_xml.facts import Facts
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import Connection, Interface
 from nicplug_xml.planes.held import Held
+from nicplug_xml.planes.tap import has_fallen_off
 from nicplug_xml.steps import (
     AwaitListening,
     Connect,
@@ -122,6 +123,8 @@ def make_again(opening: Opening, held: Held, endpoint: Endpoint) -> list[Step]:
     That is where both would take the same of the host: a port, or a device for a macvtap, of which the kernel
     has neither two of one MAC, nor any beside one in passthrough mode.
     """
+    if has_fallen_off(held.nic, held.facts):
+        return []  # what it was on may have gone, and is in nobody's way
     present = held.present()
     return make(opening, present, ()) if present is not None and _takes(present) & _takes(endpoint) else []
 

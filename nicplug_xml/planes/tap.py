@@ -126,7 +126,10 @@ def look_at_joint(interface: Element, entry: Entry, facts: Facts) -> Connection:
 
 
 def has_fallen_off(nic: Interface, facts: Facts) -> bool:
-    """Whether a NIC's tap, libvirt's or ours, is no port of its bridge: that was made anew, say."""
+    """Whether a NIC's tap, libvirt's or ours, is no port of its bridge, or its macvtap not on its device.
+
+    That was made anew, say.
+    """
     what = nic.target if nic.shown else nic.key
     return nic.connection is Connection.ATTACHED and what in facts.astray
 

@@ -434,6 +434,34 @@ def test_a_bridge_that_is_made_anew_and_a_tap_that_is_put_elsewhere(
     detach_backend(dom, mac)
 
 
+@pytest.mark.parametrize("libvirt_connection", ["embedded"], indirect=True)
+@pytest.mark.parametrize("mode", ["bridge", "passthrough"])
+def test_a_device_below_a_macvtap_that_is_made_anew(
+    hub_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac, mode: str
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge("192.0.2.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "192.0.2.2/24")
+    document = backend("direct", f"dev='nplow' mode='{mode}'")
+    with veth("nplow", blue.name):
+        attach_backend(guest.dom, mac, document)
+        assert not attach_backend(guest.dom, mac).changed
+    before = info_network(guest.dom)
+    with pytest.warns(UserWarning, match=r"plugged into direct nplow \(.*\), and on no device of that name"):
+        interfaces(guest.dom)
+    with pytest.raises(NicplugError, match="there is no device 'nplow'; the NIC is attached to direct nplow"):
+        attach_backend(guest.dom, mac)
+    assert info_network(guest.dom) == before
+    with veth("nplow", blue.name):
+        with pytest.warns(UserWarning, match="attach-backend plugs it in again"):
+            interfaces(guest.dom)
+        assert attach_backend(guest.dom, mac, document).changed
+        assert not attach_backend(guest.dom, mac).changed
+        assert reaches(guest, "192.0.2.1")
+        detach_backend(guest.dom, mac)
+        assert_free("nplow")
+
+
 @daemon_only
 def test_a_network_that_is_started_anew(
     libvirt_connection: libvirt.virConnect, hub_guest: NewGuest, new_mac: NewMac
