@@ -96,29 +96,29 @@ class Site(Frozen):
         link = link or nic.link
         attached = nic.connection is Connection.ATTACHED
         summary = f"{'move' if attached else 'plug'} {self.name} into {backends.describe(backend)}"
-        steps: list[Step] = []
-        same = self.is_at(backend)
         if descriptor and self.scope is Scope.CONFIG:
             raise UnsupportedError(
                 "a descriptor is gone by the next start, and the definition cannot name it",
                 hint="plug it into the running domain (--live)",
             )
-        if descriptor or not (attached and same and self._has_link(link)):
-            carrier = link != "down"
-            endpoint, far_end = self._far_end(descriptor or self._endpoint(backend))
-            self.check_backend(backend, endpoint)
-            join, dispose = plane.attach(self._held(), backend, endpoint, link)
-            steps = [
-                *join,
-                *far_end,
-                *([] if same else self._unplug_far_end()),
-                self._record(Connection.ATTACHED, link, backend, plane.shows(backend, endpoint)),
-                self._check(Connection.ATTACHED, backend, carrier),
-                *dispose,
-            ]
-            # It is QEMU that announces.
-            if announce and carrier and self.scope is Scope.LIVE and plane.DRIVER == "qemu":
-                steps.append(Announce(nic.alias))
+        if attached and not descriptor and self.is_at(backend):
+            # Made anew, a socket would hang up, and who is connected through a user-mode network as well.
+            return self._plan(summary, []) if self._has_link(link) else self.set_link(link or "up")
+        carrier = link != "down"
+        endpoint, far_end = self._far_end(descriptor or self._endpoint(backend))
+        self.check_backend(backend, endpoint)
+        join, dispose = plane.attach(self._held(), backend, endpoint, link)
+        steps = [
+            *join,
+            *far_end,
+            *self._unplug_far_end(),
+            self._record(Connection.ATTACHED, link, backend, plane.shows(backend, endpoint)),
+            self._check(Connection.ATTACHED, backend, carrier),
+            *dispose,
+        ]
+        # It is QEMU that announces.
+        if announce and carrier and self.scope is Scope.LIVE and plane.DRIVER == "qemu":
+            steps.append(Announce(nic.alias))
         return self._plan(summary, steps, *_place(backend))
 
     def detach(self) -> Plan:

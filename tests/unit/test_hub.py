@@ -210,6 +210,14 @@ def test_who_has_hung_up_is_connected_to_again() -> None:
         assert bool(here.attach(None).steps) is bool(ended)
 
 
+def test_another_link_leaves_who_is_connected_in_peace() -> None:
+    stock = to_stock(domain(NIC.format("attached", 1, "<alias name='ua-a'/>")), plane="hub")
+    stock = stock.replace("<link state='down'/>", "<link state='up'/>")
+    here = site_of(seen(stock, {"nicplug-ua-a.0", "nicplug-ua-a.0.port"}))
+    steps = here.attach(user.backend(), link="down").steps
+    assert [step.describe().split()[0] for step in steps] == ["libvirt", "libvirt", "check"]
+
+
 def test_a_port_of_the_host_is_free_before_the_next_backend_takes_it() -> None:
     def forward(*ports: int) -> str:
         ranges = "".join(f"<range start='{port}' to='80'/>" for port in ports)
