@@ -88,6 +88,10 @@ def carry_out(plan: Plan, host: Host, observer: Observer | None = None) -> None:
                 _apply(step, host, observer)
                 done.append(step)
     except (NicplugError, OSError) as error:
+        if isinstance(error, OSError):
+            # The step may be done: a TimeoutError say is what a program's signal raises anywhere.
+            with suppress(Exception):
+                step.undo(host)
         raise _failure(plan, step, error, done, host) from error
     except BaseException:
         # Not a refusal but an interruption: how far the step came is not known, and its undo is harmless.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from nicplug_xml.endpoints import OvsPort
@@ -528,12 +527,8 @@ class Join(Frozen):
         return f"netlink  RTM_NEWTFILTER {self.device} <-> {other}, mirred redirect"
 
     def apply(self, host: Host) -> None:
-        try:
-            host.join(self.device, self.joint)
-        except OSError:  # it is joined, and who is to clear that away could not be started
-            with suppress(OSError):
-                self.undo(host)
-            raise
+        # Where an OSError comes, it is joined, and who is to clear that away could not be started.
+        host.join(self.device, self.joint)
 
     def undo(self, host: Host) -> None:
         if self.before is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -35,7 +35,6 @@ from nicplug_xml.steps import (
 )
 
 if TYPE_CHECKING:
-    from nicplug_xml import steps
     from tests.unit.conftest import FakeHost
 
 OLD, NEW = Entry("52:54:00:00:00:01", "tap", "up"), Entry("52:54:00:00:00:01", "tap")
@@ -74,10 +73,10 @@ def test_an_interruption_at_the_end_lets_go_all_the_same(fake_host: FakeHost) ->
 
 
 @pytest.mark.parametrize("before", [None, Joint("device", "eth1")])
-def test_what_is_joined_and_not_watched_over_is_parted(before: Joint | None) -> None:
+def test_what_is_joined_and_not_watched_over_is_parted(fake_host: FakeHost, before: Joint | None) -> None:
     done: list[str] = []
 
-    class Host:
+    class Host(type(fake_host)):  # type: ignore[misc]
         def join(self, device: str, joint: Joint) -> None:
             done.append(f"join {joint.device}")
             raise BlockingIOError("no process can be started")
@@ -88,8 +87,8 @@ def test_what_is_joined_and_not_watched_over_is_parted(before: Joint | None) -> 
         def part(self, device: str, joint: Joint) -> None:
             done.append(f"part {joint.device}")
 
-    with pytest.raises(BlockingIOError):
-        Join("vnet0", Joint("device", "eth0"), before).apply(cast("steps.Host", Host()))
+    with pytest.raises(OperationError, match="no process can be started; the NIC is"):
+        carry_out(replace(PLAN, steps=(Join("vnet0", Joint("device", "eth0"), before),)), Host())
     assert done == ["join eth0", "rejoin eth1" if before else "part eth0"]
 
 
@@ -155,6 +154,29 @@ def test_an_interruption_at_every_step_leaves_all_as_before(fake_host: FakeHost,
     with pytest.raises(KeyboardInterrupt):
         carry_out(PLAN, fake_host)
     assert (fake_host.devices, fake_host.entries) == BEFORE
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_signal_that_raises_an_os_error_undoes_the_step_under_way(fake_host: FakeHost, number: int) -> None:
+    class Host(type(fake_host)):  # type: ignore[misc]
+        def after(self) -> None:
+            if len(self.calls) == number:
+                raise TimeoutError("too slow")
+
+        def update_device(self, xml: str, scope: Scope) -> None:
+            super().update_device(xml, scope)
+            self.after()
+
+        def record(self, entry: Entry, keys: Collection[str], scope: Scope) -> None:
+            super().record(entry, keys, scope)
+            self.after()
+
+    host = Host()
+    start(host)
+    changing = tuple(step for step in STEPS if isinstance(step, (UpdateDevice, Record)))
+    with pytest.raises(OperationError, match="too slow"):
+        carry_out(replace(PLAN, steps=changing), host)
+    assert (host.devices, host.entries) == BEFORE
 
 
 def test_a_failed_announcement_is_a_warning(fake_host: FakeHost) -> None:
