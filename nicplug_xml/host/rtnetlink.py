@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from nicplug_xml.errors import OperationError
@@ -189,6 +190,15 @@ class Rtnetlink:
             if error.code != errno.EEXIST:
                 raise
             maker = _OTHERS
+        try:
+            self._put_redirect(index, target, maker, anew)
+        except BaseException:
+            if maker == _WE:
+                with suppress(RefusedError):
+                    self._delete_clsact(index)
+            raise
+
+    def _put_redirect(self, index: int, target: int, maker: int, anew: bool) -> None:
         before = None if anew else self._redirect_of(index)
         # One key of 32 bits, none of which matters.
         selector = struct.pack("=BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + bytes(16)

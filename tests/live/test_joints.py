@@ -746,6 +746,15 @@ def test_filters_of_others_stay(lower: str, other: str, present: str, on: str) -
     assert seen() == before
 
 
+def test_a_redirect_that_the_kernel_refuses_leaves_no_place_for_it(lower: str) -> None:
+    """Where the other device has just gone, say."""
+    before = run("tc", "qdisc")
+    with closing(Rtnetlink()) as kernel:
+        with pytest.raises(OperationError, match="the kernel refuses"):
+            kernel.redirect(sysfs.index(lower), 1 << 20)
+        assert run("tc", "qdisc") == before
+
+
 def test_a_device_whose_filters_are_shared_takes_macvlans_alone(lower: str, other: str) -> None:
     """The kernel has them changed for all devices at once; a redirect would be of all."""
     run("tc", "qdisc", "add", "dev", lower, "ingress_block", "7", "clsact")
