@@ -20,7 +20,7 @@ from nicplug_xml.endpoints import (
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.frozen import Frozen
-from nicplug_xml.model import Connection, Interface
+from nicplug_xml.model import Backend, Connection, Interface
 from nicplug_xml.planes.held import Held
 from nicplug_xml.planes.tap import has_fallen_off
 from nicplug_xml.steps import (
@@ -51,8 +51,16 @@ KINDS = frozenset(
 )
 #: Of those, what is a socket to somebody.
 _CONNECTED = frozenset(("client", "stream", "user", "fd"))
-#: libvirt carries these out on a tap of its own making, which it has not got here.
-REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune"))
+#: libvirt carries these out on a tap of its own making, which it has not got here, or (routes) nowhere.
+_REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune", "route"))
+
+
+def refused(backend: Backend) -> frozenset[str]:
+    """Return the children that a backend of that kind cannot have.
+
+    Addresses are those of a user-mode network: nobody else has any to give to the guest.
+    """
+    return _REFUSED if backend.type in (None, "user") else _REFUSED | {"ip"}
 
 
 def own(key: str) -> str:

@@ -51,9 +51,9 @@ def provision(document: Document, interfaces: Mapping[str, Element]) -> None:
     overriding.provision(document, {key: (_unconnected(key, found),) for key, found in interfaces.items()})
 
 
-def refused(_backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
-    """Return the children that no backend can have here."""
-    return netdevs.REFUSED
+def refused(backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
+    """Return the children that a backend of that kind cannot have."""
+    return netdevs.refused(backend)
 
 
 def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:

@@ -39,8 +39,8 @@ KINDS = frozenset(("bridge", "network", "direct", "netdev", "cable"))
 #: ``<backend>`` says how the tap is opened, which cannot change while it is open: it stays with the NIC.
 KEPT = frozenset(("backend",))
 
-#: libvirt carries these out where a bridge joins the tap, and nowhere else.
-_OF_BRIDGES = frozenset(("bandwidth", "filterref", "port", "vlan"))
+#: libvirt carries these out, or refuses them, where a bridge joins the tap, and nowhere else.
+_OF_BRIDGES = frozenset(("bandwidth", "filterref", "port", "vlan", "ip", "route"))
 
 _BELIEVED = Joint("", "")
 

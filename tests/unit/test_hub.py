@@ -75,6 +75,19 @@ def test_what_the_hub_cannot_carry_out_is_refused() -> None:
         site().attach(limited)
 
 
+@pytest.mark.parametrize("plane", ["hub", "swap"])
+def test_addresses_that_nobody_would_give_to_the_guest_are_refused(plane: str) -> None:
+    address = "<ip address='192.0.2.2' prefix='24'/>"
+    route = "<route address='198.51.100.0' prefix='24' gateway='192.0.2.1'/>"
+    user = NIC.format("deferred", 1, address)
+    to_stock(domain(user), plane=plane)
+    for nic, child in ((user.replace("'user'", "'bridge'"), "ip"), (user.replace(address, route), "route")):
+        with pytest.raises(SchemaError, match=f"plane '{plane}' cannot carry out <{child}> of type"):
+            to_stock(domain(nic), plane=plane)
+    with pytest.raises(UnsupportedError, match="cannot carry out <ip>"):
+        site().attach(Backend("bridge", ("<source bridge='b'/>", address)))
+
+
 def test_a_network_on_open_vswitch_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="'ovs0' is a bridge of Open vSwitch"):
         site().attach(Backend("network", ("<source network='switched'/>",)))

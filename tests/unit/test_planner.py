@@ -280,7 +280,17 @@ def test_what_an_intended_backend_names_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["pool", "switched"])
-@pytest.mark.parametrize("rule", ["<filterref filter='f'/>", SLOW, ISOLATED, "<vlan><tag id='5'/></vlan>"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "<filterref filter='f'/>",
+        SLOW,
+        ISOLATED,
+        "<vlan><tag id='5'/></vlan>",
+        "<ip address='192.0.2.2'/>",
+        "<route address='192.0.2.0' prefix='24' gateway='192.0.2.1'/>",
+    ],
+)
 def test_rules_that_nobody_would_carry_out_are_refused(name: str, rule: str) -> None:
     wanted = Backend("network", (f"<source network='{name}'/>", rule))
     if "vlan" in rule and name == "switched":
