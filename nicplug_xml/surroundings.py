@@ -50,5 +50,11 @@ class Surroundings:
         matches = [nic for nic in now.interfaces if name == nic.key.lower()] or [
             nic for nic in now.interfaces if name in (nic.mac, nic.alias.lower())
         ]
+        device = next((nic for nic in now.interfaces if nic.target == interface), None)
+        if device and not matches:
+            raise NotFoundError(
+                f"'{interface}' of domain '{domain}' is a device, and a cable leads to a MAC or an alias",
+                hint=f"say {domain}/{device.key}",
+            )
         nic = the_one(domain, interface, matches, now.interfaces)
         return Site(domain, Scope.LIVE, nic, now, Surroundings(dom.connect()))

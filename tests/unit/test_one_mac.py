@@ -117,6 +117,13 @@ def test_a_cable_to_either_of_them(dom: libvirt.virDomain) -> None:
     assert Surroundings(conn).other_end("vm1", "net2").nic.target == "vnet2"
 
 
+def test_a_cable_to_a_device(dom: libvirt.virDomain) -> None:
+    """Its name is of this run alone; that there is no such NIC would be no answer."""
+    conn = cast("libvirt.virConnect", SimpleNamespace(lookupByName=lambda _: dom))
+    with pytest.raises(NotFoundError, match=f"'vnet2' of domain 'vm1' is a device, .*; say vm1/{MAC}"):
+        Surroundings(conn).other_end("vm1", "vnet2")
+
+
 def test_a_check_looks_at_the_second(dom: libvirt.virDomain) -> None:
     second = interfaces(dom)[1]
     checking = host.Domain(dom)
