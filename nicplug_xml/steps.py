@@ -524,7 +524,7 @@ class Join(Frozen):
         other, place = self.joint.device, self.joint.place
         if self.joint.kind == "bridge":
             return f"netlink  RTM_NEWLINK {self.device} master {other}{place and ', ' + place}"
-        return f"netlink  RTM_NEWTFILTER {self.device} <-> {other}, mirred redirect"
+        return f"netlink  RTM_NEWTFILTER {self.device} {_way(self.joint)} {other}, mirred redirect"
 
     def apply(self, host: Host) -> None:
         # Where an OSError comes, it is joined, and who is to clear that away could not be started.
@@ -547,7 +547,7 @@ class Part(Frozen):
     def describe(self) -> str:
         if self.joint.kind == "bridge":
             return f"netlink  RTM_NEWLINK {self.device} nomaster"
-        return f"netlink  RTM_DELTFILTER {self.device} <-> {self.joint.device}"
+        return f"netlink  RTM_DELTFILTER {self.device} {_way(self.joint)} {self.joint.device}"
 
     def apply(self, host: Host) -> None:
         host.part(self.device, self.joint)
@@ -693,6 +693,11 @@ class Announce(_WithoutUndo):
 def one_line(xml: str) -> str:
     """Return XML without the white space between its elements."""
     return re.sub(r">\s+<", "><", xml.strip())
+
+
+def _way(joint: Joint) -> str:
+    """Return which way frames are redirected: a cable's other way is a step of its other end."""
+    return "->" if joint.kind == "cable" else "<->"
 
 
 def _queues(names: Sequence[str]) -> str:

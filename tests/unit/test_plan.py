@@ -99,6 +99,13 @@ def test_others_are_at_the_far_ends_of_cables() -> None:
     assert replace(PLAN, steps=moved).others == {"vm2", "vm3"}
 
 
+def test_an_end_of_a_cable_is_told_of_one_way() -> None:
+    cable, device = Joint("cable", "vnet1"), Joint("device", "vnet1")
+    for step in (Join, Part):
+        assert "FILTER vnet0 -> vnet1" in step("vnet0", cable).describe()
+        assert "FILTER vnet0 <-> vnet1" in step("vnet0", device).describe()
+
+
 def test_all_goes_well(fake_host: FakeHost) -> None:
     start(fake_host)
     seen: list[str] = []
