@@ -26,6 +26,7 @@ from nicplug_xml.host.domain import Domain, recorded_planes, replaced_by
 from nicplug_xml.host.errors import translated
 from nicplug_xml.host.locking import locked
 from nicplug_xml.model import (
+    NEVER_PLUGGABLE,
     Backend,
     Connection,
     Interface,
@@ -340,6 +341,9 @@ def plan_update(dom: libvirt.virDomain, xml: str, flags: int = 0, *, announce: b
 
     def update(site: Site) -> Plan:
         if not updating.is_stock(site, given):
+            if (kind := given.attributes.get("type")) in NEVER_PLUGGABLE:
+                # The grammar would have it without a connection, which nobody may have given it.
+                site.check_backend(Backend(kind))
             _require_valid(updating.as_extended(site, given))
         return updating.plan(site, given, announce=announce)
 

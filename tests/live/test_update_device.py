@@ -206,6 +206,7 @@ def test_refusals_change_nothing(
         (NotFoundError, "no interface '52:54:00:00:00:99'; it has", nic.replace(mac, "52:54:00:00:00:99")),
         (SchemaError, "not valid: line 1: .* needs a type", nic_xml(mac, attributes="connection='attached'")),
         (SchemaError, "not valid: .*no attribute conection", nic.replace("connection", "conection")),
+        (UnsupportedError, "cannot plug .* into type='vdpa'; it can", nic_xml(mac, "", "type='vdpa'")),
         (SchemaError, "expected, not <disk>", "<disk type='file'/>"),
         (SchemaError, "means nothing", nic.replace("'attached'", "'maybe'")),
         (NicplugError, "could not update .*backend .bridge nope.*nope", nic.replace(str(blue), "nope")),
