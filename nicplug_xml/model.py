@@ -286,9 +286,14 @@ def _virtualport(backend: Backend) -> str | None:
 
 
 def within(wanted: Element, present: Element) -> bool:
-    """Whether all attributes and children of an element are in another one, whatever more that has."""
+    """Whether all attributes and children of an element are in another one, whatever more that has.
+
+    A child that says nothing, as ``<bandwidth/>``, need not be there: libvirt drops it.
+    """
     if not wanted.attributes.items() <= present.attributes.items():
         return False
     return all(
-        any(child.name == other.name and within(child, other) for other in present) for child in wanted
+        not (child.attributes or child.children or child.words)
+        or any(child.name == other.name and within(child, other) for other in present)
+        for child in wanted
     )

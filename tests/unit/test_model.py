@@ -90,6 +90,17 @@ def test_is_within_what_libvirt_added_to() -> None:
     assert not network.backend("b").is_within(present)
 
 
+def test_what_says_nothing_need_not_be_there() -> None:
+    """libvirt drops it; and to a backend that is to have no bandwidth it is how to say so."""
+    present = bridge.backend("b")
+    unlimited = Backend("bridge", (*present.children, "<bandwidth/>", "<port> <!-- none --> </port>"))
+    assert unlimited.is_within(present)
+    assert present.is_within(unlimited)
+    limited = Backend("bridge", (*present.children, "<bandwidth><inbound average='1'/></bandwidth>"))
+    assert not limited.is_within(unlimited)
+    assert unlimited.with_policy_of(limited) == unlimited
+
+
 @pytest.mark.parametrize(
     ("tags", "xml"),
     [((7,), "<vlan><tag id='7'/></vlan>"), ((7, 8), "<vlan trunk='yes'><tag id='7'/><tag id='8'/></vlan>")],

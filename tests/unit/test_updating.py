@@ -459,7 +459,7 @@ def test_the_interface_is_found_as_libvirt_finds_it() -> None:
 def test_backends_are_compared_whole() -> None:
     here = site(ON)
     assert here.has(Backend("bridge", (BRIDGE,)))
-    assert not here.has(Backend("bridge", (BRIDGE, "<bandwidth/>")))
+    assert not here.has(Backend("bridge", (BRIDGE, "<port isolated='yes'/>")))
     assert not here.has(None)
     assert site(nic("deferred ")).has(None)
 
