@@ -97,14 +97,17 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
             elif nic.plane == veth.NAME:
                 # libvirt gives every container a carrier at first.
                 detach_backend(dom, name)
-    except BaseException:
-        _end(dom)
+    except BaseException as error:
+        if _end(dom) and isinstance(error, NicplugError):
+            # It tells of the NIC as it was before that.
+            what = f"domain '{dom.name()}' was ended again: {error.what}"
+            raise type(error)(what, hint=error.hint) from error
         raise
     return dom
 
 
-def _end(dom: libvirt.virDomain) -> None:
-    """End a transient domain, if it runs; why it has to end is what its caller tells."""
+def _end(dom: libvirt.virDomain) -> bool:
+    """End a transient domain, if it runs, and return whether it has ended; why is what its caller tells."""
     try:
         with translated():
             dom.destroy()
@@ -112,6 +115,8 @@ def _end(dom: libvirt.virDomain) -> None:
         pass
     except NicplugError as error:
         warnings.warn(f"domain '{dom.name()}' may still run: {error}", stacklevel=3)
+        return False
+    return True
 
 
 def xml_desc(dom: libvirt.virDomain, flags: int = 0) -> str:

@@ -266,3 +266,14 @@ def test_a_libvirt_that_does_not_know_the_attribute_is_not_told_it(
         with pytest.raises(UnsupportedError, match="takes a libvirt that knows connection='deferred'"):
             make(libvirt_connection, xml, plane="native")
     assert "np-native" not in [dom.name() for dom in libvirt_connection.listAllDomains()]
+
+
+def test_a_domain_that_is_ended_again_is_told_of(
+    libvirt_connection: libvirt.virConnect, nic_xml: Callable[..., str], new_mac: NewMac
+) -> None:
+    nic = nic_xml(new_mac(), "<source dev='nope'/>", "type='netdev' connection='attached'")
+    xml = f"""<domain type='qemu'><name>npended</name><memory>65536</memory>
+    <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>{nic}</devices></domain>"""
+    with pytest.raises(OperationError, match=r"domain 'npended' was ended again: could not plug .*'nope'"):
+        create(libvirt_connection, xml)
+    assert "npended" not in [dom.name() for dom in libvirt_connection.listAllDomains()]
