@@ -50,12 +50,13 @@ def to_stock(
 
     :param xml: a domain document. Text without ``connection`` on an interface is returned as it is.
     :param plane: the plane that is to hold the pluggable interfaces; ``auto`` is plane tap for those whose
-        backend it can have, and plane hub for the others. What plane ``native`` is to hold stays as it is.
+        backend it can have, and plane hub for the others; plane veth for those of containers. What plane
+        ``native`` is to hold stays as it is.
     :param parking: where plane ``tap`` parks what is not plugged in: ``network``, or ``bridge`` for a
         connection without a network driver.
     :param recorded: planes by the names that the metadata has for interfaces: what ``auto`` means for these,
         where that plane can have the backend.
-    :param offered: those of `nicplug_xml.planes.PATCHED` that are there; ``auto`` prefers them.
+    :param offered: those of the planes ``native`` and ``swap`` that are there, which ``auto`` goes by.
     :param joined: libvirt networks that nicplug has to join NICs to: what libvirt itself makes there, a
         macvtap say, cannot be unplugged.
     :returns: the stock document.
