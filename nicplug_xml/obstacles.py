@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from nicplug_xml import metadata
 from nicplug_xml.document import Element
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.model import UNTRUTHFUL_MODELS, Backend
-from nicplug_xml.planes import PATCHED, PLANES, Plane, hub, swap, tap
+from nicplug_xml.planes import PATCHED, PLANES, Plane, hub, native, swap, tap, veth
 from nicplug_xml.stock import backend_of
+
+#: What libvirt keeps of the aliases that begin with `metadata.USER_ALIAS`.
+_KEPT_ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Obstacle(Frozen):
@@ -59,6 +64,15 @@ def obstacles(element: Element, plane: Plane) -> Iterator[Obstacle]:
             "model",
             "type",
         )
+    alias = metadata.key_of(element)
+    # What is recorded goes by it; plane veth keeps it by itself, and plane native records nothing.
+    if (
+        plane.NAME not in (native.NAME, veth.NAME)
+        and alias.startswith(metadata.USER_ALIAS)
+        and not _KEPT_ALIAS.fullmatch(alias)
+    ):
+        what = f"libvirt drops an alias like '{alias}' without a word"
+        yield Obstacle(what, "use letters, digits, '-' and '_' alone in it", "alias", "name")
 
 
 def _refused(element: Element, plane: Plane) -> frozenset[str]:

@@ -33,7 +33,6 @@ from nicplug_xml.stock import (
 )
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
-_KEPT_ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 _ALIAS = re.compile(rb"""<alias\s+name\s*=\s*["']([^"']+)""")
 
 
@@ -191,11 +190,6 @@ class _Rewriter:
         if plane.NEEDS_ALIAS and not key.startswith(metadata.USER_ALIAS):
             key, generated = self._new_alias(number), "alias"
             new.append(f"<alias name='{key}'/>")
-        elif key.startswith(metadata.USER_ALIAS) and not _KEPT_ALIAS.fullmatch(key):
-            raise SchemaError(
-                f"/domain/devices/interface[{number}]: libvirt drops an alias like '{key}' without a word",
-                hint="use letters, digits, '-' and '_' alone in it",
-            )
         elif not key:
             key, generated = self._new_mac(number), "mac"
             new.append(f"<mac address='{key}'/>")

@@ -149,6 +149,7 @@ LIMITED = nic(A, "<source dev='d'/><bandwidth/>", "type='direct' connection='def
 QUEUES = nic(A, "<driver queues='2'/>", "connection='deferred'")
 VHOST = nic(A, "<driver name='vhost'/>", "connection='deferred'")
 MODEL = nic(A, "<model type='e1000e'/>", "connection='deferred'")
+ALIAS = nic(A, "<alias name='ua-a.b'/>", "connection='deferred'")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,10 @@ MODEL = nic(A, "<model type='e1000e'/>", "connection='deferred'")
         ("hub", QUEUES, "plane 'hub' has one queue for a NIC", "leave queues out, or use plane tap"),
         ("swap", VHOST, "QEMU does not replace a netdev that uses vhost", "leave it out"),
         ("auto", MODEL, "model 'e1000e' does not tell its guest when the carrier goes: ", "use model virtio"),
+        ("tap", ALIAS, "libvirt drops an alias like 'ua-a.b' without a word", "use letters, digits, "),
+        ("hub", ALIAS, "libvirt drops an alias like 'ua-a.b' without a word", "use letters, digits, "),
+        ("native", ALIAS, "", ""),
+        ("tap", nic(A, "<alias name='ua-a.b'/>", "type='user'"), "", ""),
         ("tap", nic(A, attributes="type='ethernet'"), "", ""),
         ("tap", nic(A), "", ""),
     ],
