@@ -66,8 +66,9 @@ def render_markdown() -> str:
     for name, (about, shown, _) in COMMANDS.items():
         parser = _parser(name)
         lines += ["", f"## {name}", f"{about[0].upper()}{about[1:]}.", "", *_block([_usage(parser)])]
-        lines += ["", "| | |", "| --- | --- |"]
-        for action in _actions(parser):
+        actions = _actions(parser)
+        lines += ["", "| | |", "| --- | --- |"] if actions else []
+        for action in actions:
             names, value = _named(action)
             lines.append(f"| {', '.join(f'`{one}{value}`' for one in names)} | {_cell(_about(action))} |")
         lines += ["", *_block(shown.splitlines())]
@@ -131,5 +132,4 @@ def _named(action: argparse.Action) -> tuple[list[str], str]:
 
 def _about(action: argparse.Action) -> str:
     said = (action.help or "").replace("%(default)s", str(action.default))
-    choices = f"one of {', '.join(map(str, action.choices))}" if action.choices and action.metavar else ""
-    return ". ".join(part[0].upper() + part[1:] for part in (said, choices) if part)
+    return said[:1].upper() + said[1:]
