@@ -101,7 +101,10 @@ class Descriptors:
         while True:
             said = network(self._monitor).said.get(netdev, "")
             if "error" in said:
-                raise OperationError(f"QEMU cannot listen there: {said.removeprefix('error: ')}")
+                raise OperationError(
+                    f"QEMU cannot listen there: {said.removeprefix('error: ')}",
+                    hint="it has to be free, and allowed to the user that QEMU runs as",
+                )
             if said == "listening" or time.monotonic() > until:
                 return
             time.sleep(_LISTENING / 20)

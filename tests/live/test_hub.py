@@ -637,7 +637,7 @@ REFUSALS = [
     ),
     (
         backend("stream", "mode='server' path='/nonexistent/socket'"),
-        "QEMU (cannot listen there|refuses netdev_add)",
+        "QEMU (cannot listen there: .*the user that QEMU runs as|refuses netdev_add)",
     ),
 ]
 
