@@ -13,6 +13,7 @@ from lxml import etree
 from nicplug_xml import SchemaError, UnsupportedError, to_extended, to_stock
 from nicplug_xml.document import Document
 from nicplug_xml.model import Connection
+from nicplug_xml.planes import tap
 from tests.unit.sites import seen
 
 STOCK = sorted((Path(__file__).parent / "schema").glob("stock/*.xml"))
@@ -290,3 +291,8 @@ def test_an_alias_that_libvirt_drops_is_refused(alias: str) -> None:
     xml = f"<domain><devices>{nic}</devices></domain>"
     with pytest.raises(SchemaError, match="libvirt drops an alias"):
         to_stock(xml)
+
+
+def test_who_defines_it_with_another_tool_finds_the_parking_network_in_the_reference() -> None:
+    reference = Path(__file__).parents[2] / "docs" / "format.md"
+    assert f"```xml\n{tap.NETWORK_XML}\n```\n" in reference.read_text()
