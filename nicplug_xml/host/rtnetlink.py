@@ -4,7 +4,7 @@ The import of a netlink library takes longer than all else that attaching does, 
 several times as long as one of these.
 
 The authority is rtnetlink(7), netlink(7), tc-u32(8), tc-mirred(8), and the kernel's include/uapi/linux:
-rtnetlink.h, if_link.h, pkt_cls.h, tc_act/tc_mirred.h.
+rtnetlink.h, if_link.h, net_namespace.h, pkt_cls.h, tc_act/tc_mirred.h.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nicplug_xml.host.netlink_messages import attributes_in
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWQDISC, _DELQDISC = 36, 37
 _NEWTFILTER, _DELTFILTER, _GETTFILTER = 44, 45, 46
+_GETNSID = 90
 _ERROR, _DONE = 2, 3
 
 _REQUEST, _ACK = 0x1, 0x4
@@ -32,6 +33,8 @@ _DUMP = 0x300
 _REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS = 1, 3, 4, 5, 10, 18, 20
+_LINK_NAMESPACE, _TARGET_NAMESPACE = 37, 46
+_NAMESPACE_ID, _NAMESPACE_FD = 1, 3
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _MACVLAN_MODE = 1
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -125,6 +128,26 @@ class Rtnetlink:
         """Return the flags of a device as they were set, without what others need of it (netdevice(7))."""
         (reply,) = self._ask(_GETLINK, 0, _link(index))
         return int(_LINK_HEADER.unpack_from(reply)[3])
+
+    def peer_address(self, index: int) -> str:
+        """Return the MAC of the other end of a veth pair, in whatever namespace it is; nothing of no pair."""
+        near = self._attributes(_link(index))
+        if _LINK not in near:
+            return ""
+        namespace = near.get(_LINK_NAMESPACE)
+        where = b"" if namespace is None else _attribute(_TARGET_NAMESPACE, namespace)
+        far = self._attributes(_link(int.from_bytes(near[_LINK], sys.byteorder)) + where)
+        return far.get(_ADDRESS, b"").hex(":")
+
+    def is_peer_in(self, index: int, namespace: int) -> bool:
+        """Return whether the other end of a veth pair is in a namespace, which a descriptor is of."""
+        its = self._attributes(_link(index)).get(_LINK_NAMESPACE)
+        (reply,) = self._ask(_GETNSID, 0, bytes(4) + _number(_NAMESPACE_FD, namespace))
+        return its is not None and its == attributes_in(reply[4:]).get(_NAMESPACE_ID)
+
+    def _attributes(self, body: bytes) -> dict[int, bytes]:
+        (reply,) = self._ask(_GETLINK, 0, body)
+        return attributes_in(reply[_LINK_HEADER.size :])
 
     def set_flags(self, index: int, flags: int, change: int) -> None:
         """Set those flags of a device that `change` has."""
