@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nicplug_xml.host.connection import start_event_loop
 from nicplug_xml.host.errors import translated
-from nicplug_xml.host.netlink_messages import attributes_in, messages_in
+from nicplug_xml.host.netlink_messages import LINKS, links_in
 from nicplug_xml.metadata import URI
 
 if TYPE_CHECKING:
@@ -25,12 +25,6 @@ _KEEP_ALIVE = (5, 3)
 # virDomainEventType
 _LIFECYCLE = {0: "defined", 1: "undefined", 2: "started", 5: "stopped"}
 _METADATA_ELEMENT = 2
-
-# The kernel's rtnetlink: RTMGRP_LINK, RTM_NEWLINK, RTM_DELLINK, IFLA_IFNAME, and the length of its header.
-_GROUP_LINK = 1
-_LINK_MESSAGES = (16, 17)
-_IFNAME = 3
-_LINK_HEADER = 16
 
 
 class Occurrence(NamedTuple):
@@ -141,7 +135,7 @@ def kernel_told(queue: SimpleQueue[Occurrence]) -> Iterator[None]:
 
     try:
         listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        listener.bind((0, _GROUP_LINK))
+        listener.bind((0, LINKS))
     except OSError:
         yield
         return
@@ -165,15 +159,8 @@ def _put_links(listener: socket.socket, ended: socket.socket, queue: SimpleQueue
     either.register(ended, POLLIN)
     while ended.fileno() not in dict(either.poll()):
         try:
-            names = _names(listener.recv(65536))
+            names = [link.name for link in links_in(listener.recv(65536)) if link.name]
         except OSError:
             names = [""]  # ENOBUFS: more has happened than fits
         for name in names:
             queue.put(Occurrence("link", time.time(), name=name))
-
-
-def _names(data: bytes) -> list[str]:
-    """Return the names of the devices that netlink messages are about."""
-    bodies = [body for kind, body in messages_in(data) if kind in _LINK_MESSAGES]
-    names = [attributes_in(body[_LINK_HEADER:]).get(_IFNAME) for body in bodies]
-    return [name.rstrip(b"\0").decode(errors="replace") for name in names if name is not None]

@@ -14,30 +14,24 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import subprocess
 import sys
 import syslog
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 from nicplug_xml import joints
 from nicplug_xml.host import sysfs
-from nicplug_xml.host.netlink_messages import attributes_in, messages_in
+from nicplug_xml.host.netlink_messages import LINK_GONE, LINKS, NEW_LINK, Link, links_in
 from nicplug_xml.joints import Joint
 
 #: An abstract UNIX socket: its name is taken by one process of a network namespace, and free when that ends.
 #: For a thread, the process is part of the name.
 _NAME = "\0nicplug-janitor"
 
-_RTMGRP_LINK = 1
 # Of socket(7), and unknown to Python's module.
 _SO_RCVBUFFORCE = 33
-_RTM_NEWLINK, _RTM_DELLINK = 16, 17
-_IFLA_IFNAME, _IFLA_IFALIAS = 3, 20
-_LINK = struct.Struct("=B3xi8x")
 
 #: Bytes of news that the kernel keeps for us while we clear away: of what is lost, nothing is cleared away.
 _NEWS = 8 << 20
@@ -108,7 +102,7 @@ def _listen() -> socket.socket:
     # Refused in a user namespace, where the usual size has to do.
     with suppress(PermissionError):
         kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NEWS)
-    kernel.bind((0, _RTMGRP_LINK))
+    kernel.bind((0, LINKS))
     return kernel
 
 
@@ -139,20 +133,23 @@ def _watch(kernel: socket.socket, joined: set[int], embedded: bool) -> None:
             joined.update(_joined(embedded))
             continue
         try:
-            changes = list(_parse(kernel.recv(1 << 16)))
+            changes = list(links_in(kernel.recv(1 << 16)))
         except OSError:  # more has happened than the kernel could keep for us
             # What it has kept is older than the look that this takes, and to be read before it.
             missed = True
             continue
-        for kind, index, device, joint in changes:
+        for link in changes:
+            if link.family != socket.AF_UNSPEC:
+                continue
+            joint = joints.parse(link.alias)
             if joint is not None and _is_embedded(joint) is not embedded:
                 joint = None
-            if kind == _RTM_NEWLINK and joint is not None:
-                joined.add(index)
+            if link.kind == NEW_LINK and joint is not None:
+                joined.add(link.ifindex)
             else:
-                joined.discard(index)
-            if kind == _RTM_DELLINK and joint is not None:
-                _clear(index, device, joint)
+                joined.discard(link.ifindex)
+            if link.kind == LINK_GONE and joint is not None:
+                _clear(link, joint)
 
 
 def _is_told(kernel: socket.socket) -> bool:
@@ -169,31 +166,17 @@ def _joined(embedded: bool) -> set[int]:
     return {sysfs.index(device) for device in joined} - {0}
 
 
-def _parse(data: bytes) -> Iterator[tuple[int, int, str, Joint | None]]:
-    """Yield of each message its kind, and the device's index, name and joint."""
-    for kind, body in messages_in(data):
-        if kind not in (_RTM_NEWLINK, _RTM_DELLINK):
-            continue
-        family, index = _LINK.unpack_from(body)
-        attributes = attributes_in(body[_LINK.size :])
-        device = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-        alias = attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
-        # A bridge tells of its ports in messages of a family of its own, when they leave it say.
-        if family == socket.AF_UNSPEC:
-            yield kind, index, device, joints.parse(alias)
-
-
-def _clear(index: int, device: str, joint: Joint) -> None:
+def _clear(gone: Link, joint: Joint) -> None:
     from nicplug_xml.host.kernel import Kernel
 
     kernel = Kernel()
     try:
         if joint.kind == "cable":
-            _unplug(index, joint.device)
-        elif joint.kind != "port" or not _has(device, joint.device):
+            _unplug(gone.ifindex, joint.device)
+        elif joint.kind != "port" or not _has(gone.name, joint.device):
             kernel.release(joint)
     except Exception as error:  # whatever it is, others wait to be served
-        syslog.syslog(syslog.LOG_WARNING, f"nicplug: {device} is gone, and {joint} stays: {error}")
+        syslog.syslog(syslog.LOG_WARNING, f"nicplug: {gone.name} is gone, and {joint} stays: {error}")
     finally:
         kernel.close()
 

@@ -18,7 +18,8 @@ from nicplug_xml.cli.changes import line
 from nicplug_xml.errors import NotFoundError
 from nicplug_xml.frozen import replace
 from nicplug_xml.host.domain import Domain
-from nicplug_xml.host.events import Occurrence, _names
+from nicplug_xml.host.events import Occurrence
+from nicplug_xml.host.netlink_messages import links_in
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
 from nicplug_xml.view import View
 from nicplug_xml.watching import Change, differences, who
@@ -183,8 +184,9 @@ def test_who_stops_asking_leaves_nothing() -> None:
 def test_the_kernels_messages_are_read() -> None:
     name = (3, b"vnet10\0")
     data = _message(16, (1, b"123456"), name) + _message(20, name) + _message(17, (3, b"br0\0"), (4, b"x"))
-    assert _names(data) == ["vnet10", "br0"]
+    assert [link.name for link in links_in(data)] == ["vnet10", "br0"]
     # One that is cut off, or says nonsense, is neither an error nor an endless loop.
     for end in range(len(data)):
-        assert set(_names(data[:end])) <= {"vnet10", "br0", "vnet1", "vnet", "vne", "vn", "v", "", "br", "b"}
-    assert _names(bytes(64)) == []
+        names = {link.name for link in links_in(data[:end])}
+        assert names <= {"vnet10", "br0", "vnet1", "vnet", "vne", "vn", "v", "", "br", "b"}
+    assert list(links_in(bytes(64))) == []
