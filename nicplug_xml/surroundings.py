@@ -28,7 +28,7 @@ class Surroundings:
 
     def mtu(self, device: str) -> int:
         """Return the MTU of a network device; 0 where there is none, or the domain is on another host."""
-        return 0 if remote_host(self._conn) else sysfs.mtu(device) or 0
+        return 0 if remote_host(self._conn) else sysfs.mtu(device)
 
     def network(self, name: str, *, active: bool = True) -> str:
         """See `network_xml`."""

@@ -13,8 +13,6 @@ The authority is https://libvirt.org/hooks.html.
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 import syslog
 from contextlib import closing
@@ -26,7 +24,7 @@ from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import NOT_ASKED
 from nicplug_xml.frozen import replace
 from nicplug_xml.host import janitor, sysfs
-from nicplug_xml.host.kernel import Kernel
+from nicplug_xml.host.kernel import Kernel, name_of
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan, carry_out
@@ -91,13 +89,13 @@ def host_end(mac: str) -> str:
 
     :returns: an empty string where there is none.
     """
-    for device in os.listdir("/sys/class/net"):
+    for device in sysfs.devices():
         if sysfs.address(device) != mac:
             continue
         index, other = sysfs.indexes(device)
         if other in (0, index):
             continue
-        near = socket.if_indextoname(other)
+        near = name_of(other)
         parked = sysfs.master(near) in (tap.NETWORK_BRIDGE, tap.PARKING_BRIDGE)
         if parked and sysfs.indexes(near) == (other, index):
             return near
@@ -135,13 +133,9 @@ class _Container(Kernel):
 def _plug(nic: Interface, backend: Backend, domain: Element, host: _Container) -> None:
     if backend.type not in _KNOWN:
         raise UnsupportedError(f"what {backends.describe(backend)} is, only libvirt knows")
-    held = Held(nic, Scope.LIVE, domain, NOT_ASKED, lambda: "network", _mtu, lambda: None)
+    held = Held(nic, Scope.LIVE, domain, NOT_ASKED, lambda: "network", sysfs.mtu, lambda: None)
     steps, _ = veth.attach(held, backend, backends.endpoint(backend, ""), nic.link)
     carry_out(Plan(f"plug {nic.name} in", nic.key, Scope.LIVE, tuple(steps)), cast("Host", host))
-
-
-def _mtu(device: str) -> int:
-    return sysfs.mtu(device) or 0
 
 
 def _content(root: Element, name: str) -> str:

@@ -161,7 +161,7 @@ def _is_told(kernel: socket.socket) -> bool:
 
 def _joined(embedded: bool) -> set[int]:
     """Return the indexes of the devices of this network namespace that are joined, as `embedded` says."""
-    found = ((device, joints.parse(sysfs.alias(device))) for device in os.listdir("/sys/class/net"))
+    found = ((device, joints.parse(sysfs.alias(device))) for device in sysfs.devices())
     joined = (device for device, joint in found if joint is not None and _is_embedded(joint) is embedded)
     return {sysfs.index(device) for device in joined} - {0}
 

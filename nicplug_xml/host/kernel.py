@@ -55,8 +55,7 @@ class Kernel:
         :raises NotFoundError: there is none of that name.
         :raises UnsupportedError: its MTU is smaller, or its frames are no Ethernet's.
         """
-        its = sysfs.mtu(name)
-        if its is None:
+        if not sysfs.exists(name):
             raise NotFoundError(f"there is no device '{name}'", hint="'ip link' lists what there is")
         if not sysfs.is_ethernet(name):
             # The kernel redirects them all the same, without the headers that the other end needs.
@@ -64,7 +63,7 @@ class Kernel:
                 f"device '{name}' passes no Ethernet frames, as a loopback or a tunnel of packets does not",
                 hint="name one that does: 'ip link' shows it with 'link/ether'",
             )
-        if its < mtu:
+        if (its := sysfs.mtu(name)) < mtu:
             raise UnsupportedError(
                 f"device '{name}' has an MTU of {its}, and the NIC one of {mtu}",
                 hint=f"'ip link set {name} mtu {mtu}', or a smaller <mtu> for the NIC",

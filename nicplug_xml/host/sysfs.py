@@ -86,14 +86,14 @@ def exists(device: str) -> bool:
     return bool(device) and os.path.isdir(f"{_NET}/{device}")
 
 
-def mtu(device: str) -> int | None:
-    """Return the MTU of `device`, or None when there is none of that name."""
-    return int(text) if (text := _read(device, "mtu")) else None
+def mtu(device: str) -> int:
+    """Return the MTU of `device`; 0 when there is none of that name."""
+    return int(_read(device, "mtu") or 0)
 
 
 def index(device: str) -> int:
     """Return the index of `device`; 0 when there is none of that name."""
-    return int(_read(device, "ifindex") or "0")
+    return int(_read(device, "ifindex") or 0)
 
 
 def is_ethernet(device: str) -> bool:

@@ -64,7 +64,7 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
             port = index_of(bridge, "bridge")
             tap = index_of(name)
             # A bridge that nobody gave an MTU takes that of its smallest port.
-            mtu = max(sysfs.mtu(bridge) or 0, sysfs.mtu(name) or 0)
+            mtu = max(sysfs.mtu(bridge), sysfs.mtu(name))
             ipr.link("set", index=tap, address="fe" + mac[2:], mtu=mtu)
             ipr.link("set", index=tap, master=port)
             if isolated:
