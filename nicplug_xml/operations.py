@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ from nicplug_xml.planes.joining import JOINED
 from nicplug_xml.planner import Site
 from nicplug_xml.stock import backend_of, interfaces_of, parse_domain
 from nicplug_xml.surroundings import Surroundings
-from nicplug_xml.view import view
+from nicplug_xml.view import View, view
 
 if TYPE_CHECKING:
     import libvirt
@@ -91,12 +91,11 @@ def create(conn: libvirt.virConnect, xml: str, *, plane: str = "auto") -> libvir
         attached = {entry.key for entry in now.entries if entry.attached}
         # Those to unplug come first: a cable of one that is plugged in may lead to them.
         for nic in sorted(now.interfaces, key=lambda nic: nic.key in attached):
-            name = nic.target or nic.alias or nic.mac
             if nic.key in attached:
-                attach_backend(dom, name)
+                attach_backend(dom, nic.name)
             elif nic.plane == veth.NAME:
                 # libvirt gives every container a carrier at first.
-                detach_backend(dom, name)
+                detach_backend(dom, nic.name)
     except BaseException as error:
         if _end(dom) and isinstance(error, NicplugError):
             # It tells of the NIC as it was before that.
@@ -168,49 +167,47 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
     domain = Domain(dom)
     (scope,) = domain.scopes(2 * inactive)
     now = domain.read(scope)
+    for text in _oddities(domain.name, scope, now):
+        warnings.warn(text, stacklevel=2)
+    return [_status(domain, nic, scope) for nic in now.interfaces]
+
+
+def _oddities(domain: str, scope: Scope, now: View) -> Iterator[str]:
+    """Yield what is not as it should be of a domain's interfaces, and what to do about it."""
     for key in {entry.key for entry in now.entries} - {nic.key for nic in now.interfaces}:
-        warnings.warn(
-            f"the metadata of domain '{domain.name}' names an interface {key}, which it does not"
-            " have; the next change drops that entry",
-            stacklevel=2,
+        yield (
+            f"the metadata of domain '{domain}' names an interface {key}, which it does not have; the next"
+            " change drops that entry"
         )
     for nic in now.interfaces:
+        name = f"{nic.name} of '{domain}'"
         if scope is Scope.LIVE and nic.plane and nic.connection is Connection.DEFERRED and nic.carrier:
-            warnings.warn(
-                f"the guest sees a carrier on {nic.name} of '{domain.name}', and nothing is plugged in;"
-                " attach-backend or detach-backend make that right",
-                stacklevel=2,
+            yield (
+                f"the guest sees a carrier on {name}, and nothing is plugged in; attach-backend or"
+                " detach-backend make that right"
             )
         if netdevs.has_ended(nic, now.facts):
-            far_end = backends.describe(nic.backend)
+            place = backends.describe(nic.backend)
             again = "it in again" if nic.backend != fd.backend() else "in another one"
-            warnings.warn(
-                f"{nic.name} of '{domain.name}' is plugged into {far_end}, which has hung up;"
-                f" attach-backend plugs {again}",
-                stacklevel=2,
-            )
+            yield f"{name} is plugged into {place}, which has hung up; attach-backend plugs {again}"
         if netdevs.was_cut_short(nic, now.facts):
-            warnings.warn(
-                f"a move of {nic.name} of '{domain.name}' was cut short, and it may be plugged into another"
-                f" backend than {backends.describe(nic.backend)}; attach-backend plugs it in again",
-                stacklevel=2,
+            yield (
+                f"a move of {name} was cut short, and it may be plugged into another backend than"
+                f" {backends.describe(nic.backend)}; attach-backend plugs it in again"
             )
         if tap.has_fallen_off(nic, now.facts):
             is_macvtap = nic.backend is not None and nic.backend.type == "direct"
             off = "on no device of that name" if is_macvtap else "is no port of its bridge"
-            warnings.warn(
-                f"{nic.name} of '{domain.name}' is plugged into {backends.describe(nic.backend)}, and {off}"
-                " any more; attach-backend plugs it in again",
-                stacklevel=2,
+            yield (
+                f"{name} is plugged into {backends.describe(nic.backend)}, and {off} any more;"
+                " attach-backend plugs it in again"
             )
         joint = now.facts.joints.get(nic.target)
         if nic.shown and joint and not joint.gone:
-            warnings.warn(
-                f"{nic.name} of '{domain.name}' was plugged into another backend, not by nicplug, and its"
-                f" frames still go to {joint.device}; attach-backend or detach-backend make that right",
-                stacklevel=2,
+            yield (
+                f"{name} was plugged into another backend, not by nicplug, and its frames still go to"
+                f" {joint.device}; attach-backend or detach-backend make that right"
             )
-    return [_status(domain, nic, scope) for nic in now.interfaces]
 
 
 def statuses(dom: libvirt.virDomain, scope: Scope) -> list[InterfaceStatus]:
