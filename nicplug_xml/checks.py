@@ -37,13 +37,12 @@ class Nic(Frozen):
     @property
     def names(self) -> tuple[str, ...]:
         """What it can be called by: MAC in lower case, alias."""
-        mac, alias = self.element.get("mac", "address"), self.element.get("alias", "name")
-        return tuple(filter(None, ((mac or "").lower(), alias)))
+        return tuple(filter(None, (self.mac, self.element.get("alias", "name"))))
 
     @property
     def mac(self) -> str:
         """Its MAC in lower case, or an empty string."""
-        return (self.element.get("mac", "address") or "").lower()
+        return metadata.mac_of(self.element)
 
     def at(self, seen_from: Nic) -> str:
         """Return where it is, in words."""

@@ -204,9 +204,9 @@ def same_interface(text: str, before: str) -> None:
     :raises NotFoundError: it has another MAC, so it would be another interface.
     :raises SchemaError: it is malformed, or no ``<interface>``.
     """
-    from nicplug_xml import updating
+    from nicplug_xml import metadata, updating
 
-    mac = (updating.parse(text).get("mac", "address") or "").lower()
+    mac = metadata.mac_of(updating.parse(text))
     if mac and mac != before:
         raise NotFoundError(
             f"the MAC was {before} and is {mac} now, which a running guest's NIC cannot change",

@@ -60,10 +60,15 @@ class Entry(Frozen):
         return f"{start}>{backend}</interface>" if backend else f"{start}/>"
 
 
+def mac_of(interface: Element) -> str:
+    """Return the MAC of an ``<interface>`` in lower case, or an empty string."""
+    return (interface.get("mac", "address") or "").lower()
+
+
 def key_of(interface: Element) -> str:
     """Return what an entry names this ``<interface>`` by, or an empty string when it has neither."""
     alias = interface.get("alias", "name") or ""
-    return alias if alias.startswith(USER_ALIAS) else (interface.get("mac", "address") or "").lower()
+    return alias if alias.startswith(USER_ALIAS) else mac_of(interface)
 
 
 def entry_of(interface: Element, entries: Mapping[str, Entry]) -> Entry | None:
@@ -73,7 +78,7 @@ def entry_of(interface: Element, entries: Mapping[str, Entry]) -> Entry | None:
     """
     if "connection" in interface.attributes:
         return None
-    return entries.get(key_of(interface)) or entries.get((interface.get("mac", "address") or "").lower())
+    return entries.get(key_of(interface)) or entries.get(mac_of(interface))
 
 
 def find(domain: Element) -> Element | None:

@@ -155,9 +155,7 @@ class _Rewriter:
                     f"two interfaces are named {entry.key}, one of them pluggable",
                     hint="give each an <alias name='ua-…'/> of its own; in a container, a MAC",
                 )
-        stock_macs = {
-            (item.get("mac", "address") or "").lower() for item in self.interfaces if id(item) not in made
-        }
+        stock_macs = {metadata.mac_of(item) for item in self.interfaces if id(item) not in made}
         for entry in entries:
             if entry.key in stock_macs:
                 raise SchemaError(
@@ -186,7 +184,7 @@ class _Rewriter:
         key, generated, alias = metadata.key_of(element), "", ""
         new: list[str] = []
         if plane.DRIVER == "lxc" and key.startswith(metadata.USER_ALIAS):
-            alias, key = key, (element.get("mac", "address") or "").lower()
+            alias, key = key, metadata.mac_of(element)
         if plane.NEEDS_ALIAS and not key.startswith(metadata.USER_ALIAS):
             key, generated = self._new_alias(number), "alias"
             new.append(f"<alias name='{key}'/>")

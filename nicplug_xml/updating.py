@@ -76,7 +76,7 @@ def matches(given: Element, found: Sequence[Interface]) -> list[Interface]:
     :param given: the ``<interface>``.
     :param found: the domain's interfaces.
     """
-    mac = (given.get("mac", "address") or "").lower()
+    mac = metadata.mac_of(given)
     candidates = [nic for nic in found if mac in ("", nic.mac)]
     for name in ("alias", "address"):
         if len(candidates) > 1:

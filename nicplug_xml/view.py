@@ -63,7 +63,7 @@ def _interface(element: Element, entry: Entry | None, facts: Facts) -> Interface
         carrier = facts.carriers.get(entry.key, carrier)
     return Interface(
         xml=element.text,
-        mac=(element.get("mac", "address") or "").lower(),
+        mac=metadata.mac_of(element),
         alias=element.get("alias", "name") or (entry.alias if entry else ""),
         key=entry.key if entry else metadata.key_of(element),
         target=element.get("target", "dev") or "",

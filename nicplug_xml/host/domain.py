@@ -182,7 +182,7 @@ class Domain(Descriptors, Kernel):
         carriers, astray = {}, {}
         for interface in interfaces_of(root):
             device, entry = interface.get("target", "dev") or "", metadata.entry_of(interface, entries)
-            mac = (interface.get("mac", "address") or "").lower()
+            mac = metadata.mac_of(interface)
             plane = entry.plane if entry else native.NAME if "connection" in interface.attributes else ""
             if entry and entry.attached and plane in (hub.NAME, swap.NAME):
                 from nicplug_xml.host.tap import has_left
