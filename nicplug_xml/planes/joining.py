@@ -13,7 +13,7 @@ from nicplug_xml.document import Element
 from nicplug_xml.endpoints import BridgePort, CableTo, Endpoint, HostDevice, MacvtapOn, OvsPort
 from nicplug_xml.facts import Facts
 from nicplug_xml.joints import Joint, helper
-from nicplug_xml.model import Backend, Connection, Scope
+from nicplug_xml.model import Backend, Scope
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import (
     AddMacvlan,
@@ -36,16 +36,14 @@ def join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
     """
     device, before = held.nic.target, held.joint
     joint, make = JOINED[type(endpoint)](held, endpoint)
-    steps: list[Step] = [RequireHere(device, held.nic.mac)]
     if before is not None and _excludes(before, joint):
         # What has gone is not made again: what it was on may have gone before it.
-        again = () if before.gone else (*steps, *_macvlan(held, before), Join(device, before))
-        steps.append(LetGoFirst(Release(before), again))
-        return [*steps, *make, Join(device, joint)], []
+        again = () if before.gone else (require_here(held), *_macvlan(held, before), Join(device, before))
+        return [LetGoFirst(Release(before), again), *make, Join(device, joint)], []
     dispose: list[Step] = [Release(before)] if before is not None and before.device != joint.device else []
     # Nothing can be joined again to what has gone.
     known = None if before is None or before.gone else before
-    return [*steps, *make, Join(device, joint, known)], dispose
+    return [*make, Join(device, joint, known)], dispose
 
 
 def part(held: Held) -> tuple[list[Step], list[Step]]:
@@ -70,12 +68,9 @@ def present(interface: Element, backend: Backend | None, facts: Facts) -> Backen
     return backend if instead.is_within(backend) else instead
 
 
-def require_here(held: Held) -> list[Step]:
-    """Plan to refuse a NIC that is joined by another host's kernel: nobody else can part it."""
-    joined = held.nic.connection is Connection.ATTACHED and not held.nic.shown
-    if joined and held.scope is Scope.LIVE:
-        return [RequireHere(held.nic.target, held.nic.mac)]
-    return []
+def require_here(held: Held) -> Step:
+    """Plan to refuse a NIC of another host's: only its own kernel can join it, and part it."""
+    return RequireHere(held.nic.target, held.nic.mac)
 
 
 def fitting(held: Held, endpoint: Endpoint, *steps: Step) -> list[Step]:

@@ -161,22 +161,22 @@ def attach(
         parting, dispose = part(held)
         if _has_bandwidth(backend, endpoint):
             # libvirt limits what the guest sends where the redirect is, and refuses a place that is taken.
-            return [*require_here(held), *parting, *steps], dispose
-        return [*require_here(held), *steps, *parting], dispose
+            return [*_find_joined(held), *parting, *steps], dispose
+        return [*_find_joined(held), *steps, *parting], dispose
     if held.scope is Scope.CONFIG:
         # What only this host's kernel can do is done when the domain runs.
         return _park(held, "down"), []
-    (here, *joining), dispose = join(held, endpoint)
+    joining, dispose = join(held, endpoint)
     if nic.shown and nic.backend is not None and _has_bandwidth(nic.backend):
         # With the limits that libvirt takes away there goes the redirect, if it is there already.
-        return [here, *_park(held, link), *joining], dispose
-    return [here, *joining, *_park(held, link)], dispose
+        return [require_here(held), *_park(held, link), *joining], dispose
+    return [require_here(held), *joining, *_park(held, link)], dispose
 
 
 def detach(held: Held) -> tuple[list[Step], list[Step]]:
     """Plan to park a NIC."""
     parting, dispose = part(held)
-    return [*require_here(held), *_park(held, "down"), *parting], dispose
+    return [*_find_joined(held), *_park(held, "down"), *parting], dispose
 
 
 def carrier(held: Held, state: str) -> list[Step]:
@@ -186,6 +186,12 @@ def carrier(held: Held, state: str) -> list[Step]:
     # libvirt changes nothing of a NIC whose network is not active.
     parked = held.scope is Scope.LIVE and _is_parked(nic.element)
     return [_ensure_parking(held), update] if parked else [update]
+
+
+def _find_joined(held: Held) -> list[Step]:
+    """Plan to refuse a NIC that another host's kernel has joined: nobody else can part it."""
+    joined = held.nic.connection is Connection.ATTACHED and not held.nic.shown
+    return [require_here(held)] if joined and held.scope is Scope.LIVE else []
 
 
 def _park(held: Held, link: str | None) -> list[Step]:

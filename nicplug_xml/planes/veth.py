@@ -18,8 +18,8 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes import tap
 from nicplug_xml.planes.held import Held
-from nicplug_xml.planes.joining import fitting, join, part
-from nicplug_xml.steps import Join, Part, RequireHere, SetCarrier, Step
+from nicplug_xml.planes.joining import fitting, join, part, require_here
+from nicplug_xml.steps import Join, Part, SetCarrier, Step
 
 NAME = "veth"
 DRIVER = "lxc"
@@ -71,7 +71,7 @@ def attach(
     joining, dispose = _join(held, endpoint)
     before = [] if wanted else _carrier(held, up=False)
     after = _carrier(held, up=True) if wanted else []
-    return [_require_here(held), *before, *joining, *after], dispose
+    return [require_here(held), *before, *joining, *after], dispose
 
 
 def detach(held: Held) -> tuple[list[Step], list[Step]]:
@@ -79,14 +79,14 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
     if held.scope is Scope.CONFIG:
         return [], []
     parting, dispose = _part(held)
-    return [_require_here(held), *_carrier(held, up=False), *parting], dispose
+    return [require_here(held), *_carrier(held, up=False), *parting], dispose
 
 
 def carrier(held: Held, state: str) -> list[Step]:
     """Plan to set the carrier that the container sees."""
     if held.scope is Scope.CONFIG:
         return []
-    return [_require_here(held), *_carrier(held, up=state != "down")]
+    return [require_here(held), *_carrier(held, up=state != "down")]
 
 
 def _join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
@@ -100,8 +100,8 @@ def _join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
     joining, dispose = join(held, endpoint)
     if before is not None and before.kind == "bridge":
         # It receives what the bridge floods as long as it is a port.
-        return [*joining[1:], Part(device, before)], []
-    return joining[1:], dispose
+        return [*joining, Part(device, before)], []
+    return joining, dispose
 
 
 def _part(held: Held) -> tuple[list[Step], list[Step]]:
@@ -113,7 +113,3 @@ def _part(held: Held) -> tuple[list[Step], list[Step]]:
 
 def _carrier(held: Held, *, up: bool) -> list[Step]:
     return [] if held.nic.carrier == up else [SetCarrier(held.nic.target, up)]
-
-
-def _require_here(held: Held) -> Step:
-    return RequireHere(held.nic.target, held.nic.mac)
