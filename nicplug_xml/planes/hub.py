@@ -31,6 +31,9 @@ NEEDS_ALIAS = True
 KINDS = netdevs.KINDS
 KEPT: frozenset[str] = frozenset()
 
+refused = netdevs.refused
+shows = netdevs.shows
+
 _ANY_HUBID = r"\bhubid\W{1,8}(0x[0-9a-fA-F]+|[1-9]\d*|0)"
 
 
@@ -57,16 +60,6 @@ def provision(document: Document, interfaces: Mapping[str, Element]) -> None:
             for key, hubid in hubs
         },
     )
-
-
-def refused(backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
-    """Return the children that a backend of that kind cannot have."""
-    return netdevs.refused(backend)
-
-
-def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
-    """The stock interface is a placeholder, and tells of no backend."""
-    return False
 
 
 def look(_interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:

@@ -55,12 +55,17 @@ _CONNECTED = frozenset(("client", "stream", "user", "fd"))
 _REFUSED = frozenset(("bandwidth", "filterref", "vlan", "virtualport", "mtu", "coalesce", "tune", "route"))
 
 
-def refused(backend: Backend) -> frozenset[str]:
+def refused(backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
     """Return the children that a backend of that kind cannot have.
 
     Addresses are those of a user-mode network: nobody else has any to give to the guest.
     """
     return _REFUSED if backend.type in (None, "user") else _REFUSED | {"ip"}
+
+
+def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
+    """The stock interface is a placeholder, and tells of no backend."""
+    return False
 
 
 def own(key: str) -> str:

@@ -30,6 +30,9 @@ COMMAND = "netdev-replace"
 KINDS = netdevs.KINDS
 KEPT: frozenset[str] = frozenset()
 
+refused = netdevs.refused
+shows = netdevs.shows
+
 
 def release(document: Document, keys: Collection[str]) -> None:
     """Take out of the domain what `provision` has put there."""
@@ -49,16 +52,6 @@ def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]
 def provision(document: Document, interfaces: Mapping[str, Element]) -> None:
     """Add a netdev ``unconnected`` to the domain for each interface, and point the frontend at it."""
     overriding.provision(document, {key: (_unconnected(key, found),) for key, found in interfaces.items()})
-
-
-def refused(backend: Backend, _endpoint: Endpoint | None = None) -> frozenset[str]:
-    """Return the children that a backend of that kind cannot have."""
-    return netdevs.refused(backend)
-
-
-def shows(_backend: Backend, _endpoint: Endpoint | None = None) -> bool:
-    """The stock interface is a placeholder, and tells of no backend."""
-    return False
 
 
 def look(_interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
