@@ -18,7 +18,7 @@ from nicplug_xml.errors import NotFoundError, OperationError, SchemaError, Unsup
 from nicplug_xml.facts import Facts
 from nicplug_xml.host.descriptors import Descriptors
 from nicplug_xml.host.kernel import Kernel
-from nicplug_xml.host.monitor import Nic, QmpMonitor, commands, info_network, network, nics
+from nicplug_xml.host.monitor import QmpMonitor, commands, info_network, network, nics
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan
@@ -94,14 +94,16 @@ class QmpHost(Descriptors, Kernel):
         """Return what is true now, in the form that libvirt would tell it."""
         from nicplug_xml.host.tap import has_left
 
-        hubs, swaps = self._hubs(), self._swaps()
-        there = network(self._monitor)
+        hubs, there = self._hubs(), network(self._monitor)
+        found = nics(self._monitor) if self._replaces else {}
+        # Those that can have another netdev, and were started with one of ours.
+        swaps = {nic: its for nic, its in found.items() if own(nic) in there.ids and nic not in hubs}
         for nic in hubs.keys() - self._entries.keys():
             self._meet(Entry(nic, hub.NAME, attached=hub.has_joined(nic, there.ids)))
         for nic in swaps.keys() - self._entries.keys():
             has = swap.has_joined(nic, {nic: swaps[nic].netdev})
             self._meet(Entry(nic, swap.NAME, attached=has), swaps[nic].link)
-        queues = {nic: found.queues for nic, found in swaps.items()}
+        queues = {nic: its.queues for nic, its in swaps.items()}
         macs = {nic: self._mac(nic) for nic in (*hubs, *swaps)}
         interfaces = "".join(
             f"<interface type='user'><mac address={quoted(macs[nic])}/>"
@@ -118,8 +120,8 @@ class QmpHost(Descriptors, Kernel):
             f"<domain><metadata>{ours}</metadata><devices>{interfaces}</devices>"
             f"<commandline xmlns={quoted(overriding.URI)}>{ports}</commandline></domain>"
         )
-        carriers = {nic: found.link for nic, found in swaps.items()}
-        peers = there.peers | {nic: found.netdev for nic, found in swaps.items()}
+        carriers = {nic: its.link for nic, its in swaps.items()}
+        peers = there.peers | {nic: its.netdev for nic, its in swaps.items()}
         left = {nic: "" for nic, mac in macs.items() if has_left(self._entries[nic].backend, mac)}
         return view(domain.root, Facts(there.ids, {}, carriers, peers, there.ended, left))
 
@@ -166,7 +168,7 @@ class QmpHost(Descriptors, Kernel):
         _no_libvirt()
 
     def check(self, expected: Expected) -> None:
-        nic = self._interface(expected.key)
+        nic = self._find(expected.key, self.read())
         if nic.connection is not expected.connection or nic.carrier != expected.carrier:
             raise OperationError(f"QEMU has it {_state(nic)} afterwards")
 
@@ -175,21 +177,21 @@ class QmpHost(Descriptors, Kernel):
 
     def state(self, key: str, mark: str = "") -> str:
         try:
-            return _state(self._interface(key))
+            return _state(self._find(key, self.read()))
         except Exception:  # this serves an error message; the error that it tells of comes first
             return "in a state that could not be read"
 
     def _site(self, nic: str) -> Site:
-        return Site(self.name, Scope.LIVE, self._interface(nic), self.read(), self)
+        now = self.read()
+        return Site(self.name, Scope.LIVE, self._find(nic, now), now, self)
 
-    def _interface(self, key: str) -> Interface:
-        found = self.read().interfaces
-        for nic in found:
+    def _find(self, key: str, now: View) -> Interface:
+        for nic in now.interfaces:
             if nic.key == key:
                 return nic
         raise NotFoundError(
             f"the QEMU at {self.name} has no NIC '{key}' on a netdev {own(key)}",
-            hint=f"it has {', '.join(nic.key for nic in found) or 'none'}",
+            hint=f"it has {', '.join(nic.key for nic in now.interfaces) or 'none'}",
         )
 
     def _set_link(self, nic: str, state: str) -> None:
@@ -199,14 +201,6 @@ class QmpHost(Descriptors, Kernel):
     def _mac(self, nic: str) -> str:
         path = f"/machine/peripheral/{nic}"
         return str(self._monitor.command("qom-get", {"path": path, "property": "mac"}))
-
-    def _swaps(self) -> dict[str, Nic]:
-        """Return the NICs that can have another netdev, and were started with one of ours."""
-        if not self._replaces:
-            return {}
-        present, hubs = network(self._monitor).ids, self._hubs()
-        found = nics(self._monitor)
-        return {nic: what for nic, what in found.items() if own(nic) in present and nic not in hubs}
 
     def _hubs(self) -> dict[str, int]:
         """Return the hubs that NICs are on, by the NICs' ids."""
