@@ -12,7 +12,7 @@ from nicplug_xml.model import UNTRUTHFUL_MODELS, Backend
 from nicplug_xml.planes import PATCHED, PLANES, Plane, hub, native, swap, tap, veth
 from nicplug_xml.stock import backend_of
 
-#: What libvirt keeps of the aliases that begin with `metadata.USER_ALIAS`.
+#: What libvirt keeps of the aliases that begin with `metadata.USER_ALIAS` (virDomainDeviceInfoParseXML).
 _KEPT_ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 
 

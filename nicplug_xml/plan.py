@@ -35,7 +35,7 @@ class Plan(Frozen):
     :param key: the interface, as its metadata entry names it.
     :param scope: the state that it begins with.
     :param steps: what to do, in this order; empty when everything is as wanted already. Those that
-        `is_final` comes last.
+        `is_final` is true of come last.
     :param place: the name of what it plugs into.
     :param hint: what a user can look at when a failure names that place.
     :param mark: what tells the interface from others of that key.

@@ -1,4 +1,4 @@
-"""Edits of one ``<interface>`` of stock XML that planes and the rewriter share."""
+"""Stock domain XML: reading it, and the edits of one ``<interface>`` that planes and rewriter share; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""libvirt connections: opening them, and the parking place that they have."""
+"""libvirt connections: opening them, what they have, and the parking place of plane tap."""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ def attach(
 ) -> tuple[list[Step], list[Step]]:
     """Plan to give a NIC a netdev of an endpoint; the one that it had goes afterwards.
 
-    Only a macvtap goes before the next one on the same device: then the guest sees no carrier in between.
+    Only where both take the same of the host, a port or a macvtap's device, it goes before the next one: then
+    the guest sees no carrier in between.
     """
     if held.scope is Scope.CONFIG:
         return [], []
