@@ -77,9 +77,9 @@ def as_asked(interface: Element) -> Element:
     ``'direct'``, with the network beside what that has given it (virDomainNetDefFormat); and to be told so
     again means to it the bridge or the device, and no network.
     """
-    document = Document(interface.text) if _is_given(interface) else None
-    if document is None:
+    if not _is_given(interface):
         return interface
+    document = Document(interface.text)
     put_network(document, document.root)
     return Document(document.edited()).root
 

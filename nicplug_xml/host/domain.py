@@ -49,9 +49,7 @@ class Domain(Descriptors, Kernel):
     """A `nicplug_xml.steps.Host` on a virDomain."""
 
     def __init__(self, dom: libvirt.virDomain) -> None:
-        self._monitor = LibvirtMonitor(dom)
-        Descriptors.__init__(self, self._monitor)
-        Kernel.__init__(self)
+        super().__init__(LibvirtMonitor(dom))
         self.dom = dom
         self.name: str = dom.name()
         #: What the last check of each state saw, so that nobody has to look again.

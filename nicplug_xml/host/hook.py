@@ -109,7 +109,6 @@ class _Container(Kernel):
     """
 
     def __init__(self, uuid: str) -> None:
-        super().__init__()
         self._uuid = uuid
 
     def join(self, device: str, joint: Joint) -> None:

@@ -35,8 +35,7 @@ _CHANGES = {"down": _UP, "promisc": _PROMISC}
 class Kernel:
     """The kernel of this host, by one netlink session that opens when it is first needed."""
 
-    def __init__(self) -> None:
-        self._session: Rtnetlink | None = None
+    _session: Rtnetlink | None = None
 
     def require_here(self, device: str, mac: str) -> None:
         """Check that a NIC's host device is one of this host's.

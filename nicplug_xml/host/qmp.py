@@ -44,8 +44,7 @@ class QmpHost(Descriptors, Kernel):
 
     def __init__(self, path: str) -> None:
         self._qmp = QmpMonitor(path)
-        Descriptors.__init__(self, self._qmp)
-        Kernel.__init__(self)
+        super().__init__(self._qmp)
         self.name = path
         self._replaces = swap.COMMAND in commands(self._monitor)
         self._links: dict[str, str] = {}
