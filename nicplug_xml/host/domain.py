@@ -271,7 +271,8 @@ class Domain(Descriptors, Kernel):
         require_network(self.dom.connect(), name)
 
     def check(self, expected: Expected) -> None:
-        nic = self._interface(expected.key, expected.mark, expected.scope)
+        now = self.read(expected.scope)
+        nic = identified(now.interfaces, expected.key, expected.mark)
         if nic is None:
             raise OperationError("the NIC is no longer in the domain's XML")
         self.checked[expected.scope] = nic
@@ -279,8 +280,13 @@ class Domain(Descriptors, Kernel):
         plugged = wanted is None or (nic.backend is not None and wanted.is_within(nic.backend))
         if nic.connection is not expected.connection or not plugged:
             raise OperationError(f"libvirt's XML has it {_state(nic)} afterwards")
-        if expected.scope is Scope.LIVE:
-            _check_live(nic, expected)
+        if expected.scope is Scope.LIVE and nic.carrier != expected.carrier:
+            raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
+        if wanted is not None and nic.shown and nic.target in now.facts.astray:
+            instead = now.facts.astray[nic.target]
+            raise OperationError(
+                f"{nic.target} is a port of '{instead}' afterwards, not of {_bridge(nic.element)}"
+            )
 
     def has_ended(self) -> bool:
         import libvirt
@@ -382,16 +388,6 @@ def _state(nic: Interface) -> str:
         return "deferred (unplugged)"
     link = ", link down" if nic.link == "down" else ""
     return f"attached to {backends.describe(nic.backend)}{link}"
-
-
-def _check_live(nic: Interface, expected: Expected) -> None:
-    if nic.carrier != expected.carrier:
-        raise OperationError(f"its carrier is {'up' if nic.carrier else 'down'} afterwards")
-    told = nic.shown and nic.connection is Connection.ATTACHED and expected.backend is not None
-    bridge = _bridge(nic.element) if told else ""
-    # Of another host's or namespace's device libvirt's word has to do.
-    if bridge and (master := sysfs.master(nic.target)) != bridge and is_host_device(nic.target, nic.mac):
-        raise OperationError(f"{nic.target} is a port of '{master}' afterwards, not of {bridge}")
 
 
 def _bridge(interface: Element) -> str:

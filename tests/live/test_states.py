@@ -312,6 +312,17 @@ def test_what_virsh_did_behind_our_back_is_shown(
     assert detached.backend.source == {"bridge": green.name}
 
 
+def test_the_link_of_a_stock_nic_that_has_fallen_off_its_bridge(
+    libvirt_guest: GuestFactory, nic_xml: Callable[..., str], libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    dom = libvirt_guest(nic_xml(mac, f"<source bridge='{blue}'/>", "type='bridge'"), timeout=None).dom
+    run("ip", "link", "set", target(dom, mac), "nomaster")
+    assert set_link(dom, mac, up=False).carrier is False
+    assert set_link(dom, mac, up=True).carrier is True
+    assert master(target(dom, mac)) is None
+
+
 def test_a_bridge_that_is_made_anew_and_a_tap_that_is_put_elsewhere(
     deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
 ) -> None:
