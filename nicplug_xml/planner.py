@@ -263,7 +263,7 @@ class Site(Frozen):
         nic, joint = self.nic, self._held().joint
         if nic.backend is None or nic.backend.type != "network":
             return False
-        match self._present() if self.scope is Scope.LIVE else None:
+        match self._present if self.scope is Scope.LIVE else None:
             case BridgePort(bridge=bridge) if nic.shown:
                 return nic.element.get("source", "bridge") not in (None, bridge)
             case BridgePort(bridge=bridge):
@@ -339,7 +339,7 @@ class Site(Frozen):
 
     def _unplug_far_end(self) -> list[Step]:
         """Plan the part of the other end of the cable, if one is attached and has two ends."""
-        present = self._present() if self.scope is Scope.LIVE else None
+        present = self._present if self.scope is Scope.LIVE else None
         if not isinstance(present, CableTo):
             return []
         try:
@@ -367,10 +367,13 @@ class Site(Frozen):
     def _held(self) -> Held:
         around = self.surroundings
         facts = self.view.facts
-        return Held(self.nic, self.scope, self.view.root, facts, around.parking, around.mtu, self._present)
+        return Held(
+            self.nic, self.scope, self.view.root, facts, around.parking, around.mtu, lambda: self._present
+        )
 
+    @cached_property
     def _present(self) -> Endpoint | None:
-        """Return what the backend that is attached looks like from the host; None where that is not known."""
+        """What the backend that is attached looks like from the host; None where that is not known."""
         backend = self.nic.backend
         if (
             self.nic.connection is Connection.DEFERRED
