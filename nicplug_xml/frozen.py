@@ -63,7 +63,7 @@ class Frozen:
             names = tuple(self._fields)
             missing, twice = set(names[count : self._required]) - named.keys(), named.keys() & names[:count]
             wrong = bool(missing or twice)
-        if wrong or count > len(self._fields) or len(fields) > len(self._fields):
+        if wrong or not count <= len(self._fields) == len(fields):
             raise TypeError(f"{type(self).__name__} takes {tuple(self._fields)}, not {values} and {named}")
 
     def __setattr__(self, name: str, _value: object) -> None:
