@@ -80,6 +80,12 @@ class Element:
         return self._start_tag
 
     @property
+    def prefix(self) -> str:
+        """The prefix that its name is written with, colon included, or an empty string."""
+        prefix, colon, _ = self.start_tag[0][1:].split(None, 1)[0].partition(b":")
+        return (prefix + colon).decode() if colon else ""
+
+    @property
     def text(self) -> str:
         """The element as it is written, from its first ``<`` to its last ``>``."""
         return self._data[self.start : self.end].decode()
@@ -157,11 +163,6 @@ class Document:
     def __init__(self, text: str, skip: _Skip | None = None) -> None:
         self._edits: list[tuple[int, int, bytes]] = []
         self.data, self.marks, self.root = _fragment(text) if skip is None else _build(text, skip)
-
-    def prefix(self, element: Element) -> str:
-        """Return the prefix that the element's name is written with, colon included, or an empty string."""
-        prefix, colon, _ = self.data[element.start + 1 : element.open_end].split(None, 1)[0].partition(b":")
-        return (prefix + colon).decode() if colon else ""
 
     def space_after(self, offset: int) -> bytes:
         """Return the run of white space that starts at `offset`."""

@@ -123,6 +123,6 @@ def _entry(element: Element, parent: Element) -> Entry:
 
 def _backend(element: Element, parent: Element) -> Backend:
     # libvirt puts our prefix on every element below; the interface that they go back to has none.
-    prefix = parent.text[1:].split(None, 1)[0].partition(":")[0] + ":"
+    prefix = parent.prefix
     children = (child.text.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</") for child in element)
     return Backend(element.attributes.get("type"), tuple(children))

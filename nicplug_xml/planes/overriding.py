@@ -103,7 +103,7 @@ def _insert(document: Document, parent: Element, name: str, children: Callable[[
     """Put children first in an element of QEMU's namespace, or last in `parent` in one that is made."""
     element = next(_named(parent, name), None)
     if element is not None:
-        document.prepend(element, *children(document.prefix(element)))
+        document.prepend(element, *children(element.prefix))
         return
     texts = children("qemu:")
     if texts:
