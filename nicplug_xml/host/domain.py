@@ -324,33 +324,31 @@ class Domain(Descriptors, Kernel):
     def _put_right(self, xml: str, refusal: NicplugError) -> None:
         """Put right what an update-device that was refused has left."""
         try:
-            self._restore_port(xml)
-            if self._may_limit(xml):
-                self._restore_bandwidth(xml)
+            nic = self._meant(xml)
+            if nic is not None:
+                self._restore_port(nic)
+                if self._may_limit(xml):
+                    self._restore_bandwidth(nic)
         except NicplugError as left:
             what = f"{refusal.what}; and what that left cannot be put right: {left.what}"
             raise type(refusal)(what, hint=refusal.hint) from refusal
 
-    def _restore_port(self, xml: str) -> None:
+    def _restore_port(self, nic: Interface) -> None:
         """Make a NIC the port that the live XML says: libvirt does not, when its filter fails.
 
         When the bridge refuses it, libvirt 9.0 puts it back, and leaves its isolation behind.
         """
-        nic = self._meant(xml)
         # A libvirt that has planes of its own undoes what it does; its XML has the bridge of a deferred NIC.
-        bridge = _bridge(nic.element) if nic and nic.plane == tap.NAME else ""
-        if not (nic and bridge and is_host_device(nic.target, nic.mac)):
+        bridge = _bridge(nic.element) if nic.plane == tap.NAME else ""
+        if not (bridge and is_host_device(nic.target, nic.mac)):
             return
         isolated = nic.element.get("port", "isolated") == "yes"
         so = (sysfs.master(nic.target), sysfs.is_isolated(nic.target))
         if so != (bridge, isolated) and sysfs.exists(bridge):
             self.put_into_bridge(nic.target, bridge, isolated)
 
-    def _restore_bandwidth(self, xml: str) -> None:
+    def _restore_bandwidth(self, nic: Interface) -> None:
         """Make a NIC's bandwidth what the live XML says: libvirt leaves a half-made one when it fails."""
-        nic = self._meant(xml)
-        if nic is None:
-            return
         bandwidth = nic.element.find("bandwidth")
         limits = {
             f"{way}.{limit}": int((bandwidth.get(way, limit) if bandwidth else None) or 0)
