@@ -69,6 +69,8 @@ Observer = Callable[[Step, float], None]
 
 def is_final(step: Step) -> bool:
     """Whether nothing takes the step back: all others come first, and when it fails, that is a warning."""
+    if isinstance(step, OfOther):
+        return is_final(step.step)
     if isinstance(step, Monitor):
         return step.reverse is None
     return isinstance(step, (Announce, Release))

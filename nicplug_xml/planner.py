@@ -24,7 +24,7 @@ from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection, Interface, S
 from nicplug_xml.plan import Plan
 from nicplug_xml.planes import PLANES, Plane, native, netdevs, tap
 from nicplug_xml.planes.held import Held
-from nicplug_xml.steps import Announce, Check, Expected, Join, OfOther, Part, Record, Step
+from nicplug_xml.steps import Announce, Check, Expected, OfOther, Part, Record, Step
 from nicplug_xml.view import View
 
 
@@ -327,12 +327,14 @@ class Site(Frozen):
                 f"{far.name} is plugged into {backends.describe(far.nic.backend)}",
                 hint=f"unplug it first: 'nicplug detach-backend {far.domain} {far.nic.name}'",
             )
-        up = far.nic.link != "down"
+        # What somebody who was killed has left of its former place is let go of as well.
+        here = CableTo(self.domain, self.nic.key, self.nic.target)
+        join, dispose = far.plane().attach(far._held(), back, here, far.nic.link)
         steps: list[Step] = [
-            Join(far.nic.target, Joint("cable", self.nic.target)),
-            *far.plane().carrier(far._held(), "up" if up else "down"),
+            *join,
             far._record(Connection.ATTACHED, far.nic.link, back),
-            far._check(Connection.ATTACHED, back, up),
+            far._check(Connection.ATTACHED, back, far.nic.link != "down"),
+            *dispose,
         ]
         found = CableTo(endpoint.domain, endpoint.interface, far.nic.target)
         return found, [OfOther(far.domain, step) for step in steps]

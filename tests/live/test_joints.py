@@ -40,7 +40,7 @@ from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.operations import carry_out_plan
-from nicplug_xml.steps import Check, Release
+from nicplug_xml.steps import Check, Record, Release
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import boot_guest, remove_domain
 from tests.live.conftest import (
@@ -67,6 +67,7 @@ from tests.live.test_hub import walk
 if TYPE_CHECKING:
     import libvirt
 
+    from nicplug_xml.plan import Plan
     from nicplug_xml.steps import Step
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
@@ -704,6 +705,35 @@ def test_who_is_killed_while_parting_leaves_word_of_what_there_is(
     assert joint_of(other) is None
     assert "mirred" not in run("tc", "filter", "show", "dev", lower, "ingress")
     assert not {"PROMISC", "UP"} & set(re.findall(r"\w+", run("ip", "link", "show", lower).split(">")[0]))
+
+
+def begin(dom: libvirt.virDomain, plan: Plan, before: type[Step]) -> None:
+    """Carry out a plan until its first step of that kind, as who is killed then: nothing is undone."""
+    with closing(Domain(dom)) as domain:
+        for step in plan.steps:
+            if isinstance(step, before):
+                return
+            step.apply(domain)
+    raise AssertionError(f"there is no {before.__name__} in: {plan}")
+
+
+@pytest.mark.parametrize("place", ["direct", "netdev", "ovs"])
+def test_a_cable_to_a_nic_whose_plugging_in_was_cut_short(
+    deferred_guest: NewGuest, lower: str, libvirt_ovs_bridge: OvsBridgeFactory, new_mac: NewMac, place: str
+) -> None:
+    here, there, switch = new_mac(), new_mac(), libvirt_ovs_bridge()
+    dom = deferred_guest(here, there, timeout=None).dom
+    places = {
+        "direct": direct.backend(lower),
+        "netdev": netdev.backend(lower),
+        "ovs": ovs.backend(switch.name),
+    }
+    begin(dom, plan_attach(dom, there, places[place]), Record)
+    attach_backend(dom, here, cable.backend(dom.name(), there))
+    assert [nic.connection for nic in interfaces(dom)] == [Connection.ATTACHED] * 2
+    wait_gone(f"{target(dom, there)}.np0")
+    assert "PROMISC" not in run("ip", "link", "show", lower)
+    detach_backend(dom, here)
 
 
 #: What somebody has where redirects stand: filters of the same kind, which the kernel numbers together with
