@@ -670,6 +670,16 @@ def test_a_deferred_nic_can_be_hot_plugged(stock_virsh: Virsh, networks: None) -
     assert devices() == before
 
 
+def test_a_guest_that_was_suspended_goes_on_with_addresses_of_the_host(stock_virsh: Virsh) -> None:
+    virsh, host = stock_virsh, "192.0.2.9"
+    guest = virsh.start()
+    virsh.update(nic("attached", "ethernet", children=f"<source><ip address='{host}' prefix='24'/></source>"))
+    for _ in range(2):
+        virsh("suspend", NAME)
+        virsh("resume", NAME)
+    assert guest.run(f"ping -c 1 -W 10 {host} >/dev/null && echo {host}").strip() == host
+
+
 def test_a_script_taints_the_guest(stock_virsh: Virsh) -> None:
     virsh, tainted = stock_virsh, "opaque shell scripts"
     virsh.start()
