@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 #: What the kernel says where something is in the way of a macvlan or macvtap, without saying what.
 IN_THE_WAY = (errno.EINVAL, errno.EBUSY, errno.EADDRINUSE)
 
-#: Flags of a device (netdevice(7)).
-_UP, _PROMISC = 0x1, 0x100
-#: Those that a device gets for a NIC, and loses with it, by what its joint says.
-_CHANGES = {"down": _UP, "promisc": _PROMISC}
+#: Flags that a device gets for a NIC, and loses with it, by what its joint says.
+_CHANGES = {"down": sysfs.IFF_UP, "promisc": sysfs.IFF_PROMISC}
 
 
 class Kernel:
@@ -181,14 +179,14 @@ class Kernel:
         again = former is not None and (former.kind, former.ifindex) == ("device", other)
         if joint.kind == "port":
             joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
-        flags, anew = _UP, False
+        flags, anew = sysfs.IFF_UP, False
         if joint.kind == "device":
             anew = not netlink.redirected(other)
             self._require_free(joint, device)
             # Sysfs would also tell of what others have done that may go at any time, a macvlan on it say.
             its = netlink.flags(other)
             # The guest's MAC is not the device's.
-            flags |= _PROMISC
+            flags |= sysfs.IFF_PROMISC
             joint = joint.with_changes(word for word, flag in _CHANGES.items() if not its & flag)
             if former is not None and again:
                 # What is so already was made so for this, or was not.
@@ -289,7 +287,7 @@ class Kernel:
         if up:
             # Each time, the host's IPv6 would ask the container for routers.
             silence(device)
-        self._netlink.set_flags(index_of(device), _UP if up else 0, _UP)
+        self._netlink.set_flags(index_of(device), sysfs.IFF_UP if up else 0, sysfs.IFF_UP)
 
     def put_into_bridge(self, device: str, bridge: str, isolated: bool) -> None:
         """Make a device a port of a bridge, as libvirt would."""

@@ -39,7 +39,6 @@ _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _MACVLAN_MODE = 1
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _PORT_ISOLATED = 33
-_ALLMULTI = 0x200
 
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _U32_CLASSID, _U32_SELECTOR, _U32_ACTION = 1, 5, 7
@@ -190,7 +189,7 @@ class Rtnetlink:
             _attribute(_LINKINFO, _text(_INFO_KIND, "macvlan") + data),
         ]
         # Once it is up, the device below would get that flag as well, and in mode passthru not be rid of it.
-        header = _link(0, _ALLMULTI, _ALLMULTI)
+        header = _link(0, sysfs.IFF_ALLMULTI, sysfs.IFF_ALLMULTI)
         self._ask(_NEWLINK, _ACK | _CREATE | _EXCLUSIVE, header + b"".join(attributes))
 
     def delete(self, index: int) -> None:

@@ -11,9 +11,8 @@ import os
 from nicplug_xml.errors import OperationError
 
 _NET = "/sys/class/net"
-#: Flag of a device that is up (netdevice(7)).
-IFF_UP = 1
-_PROMISC, _ALLMULTI = 0x100, 0x200
+#: Flags of a device (netdevice(7)).
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 _ARPHRD_ETHER = 1
 
 
@@ -73,7 +72,7 @@ def is_up(device: str) -> bool:
 
 def passes_groups(device: str) -> bool:
     """Whether `device` is there, and somebody has it pass all multicast groups, or all that there is."""
-    return bool(int(_read(device, "flags") or "0", 16) & (_PROMISC | _ALLMULTI))
+    return bool(int(_read(device, "flags") or "0", 16) & (IFF_PROMISC | IFF_ALLMULTI))
 
 
 def alias(device: str) -> str:

@@ -28,9 +28,6 @@ _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFF_MULTI_QUEUE = 0x0100
 
-#: Flags of a device (netdevice(7)).
-_UP, _ALLMULTI = 0x1, 0x200
-
 #: What the names of our taps begin with.
 _NAMES = "nptap"
 
@@ -268,7 +265,7 @@ def _open_macvtap(descriptors: list[int], device: str, mode: str, mac: str, queu
             with netlink() as ipr:
                 # The guest may be in any multicast group. Once it is up, the device below would get that
                 # flag as well, and in mode passthru not be rid of it again.
-                for flag in (_ALLMULTI, _UP):
+                for flag in (sysfs.IFF_ALLMULTI, sysfs.IFF_UP):
                     ipr.link("set", index=index, flags=flag, change=flag)
         finally:
             os.close(away)
