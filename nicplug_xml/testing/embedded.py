@@ -132,8 +132,9 @@ def _pids_in(root: Path) -> set[int]:
 
 
 def _names(directory: str) -> list[str]:
-    # A glob takes a millisecond, and this is asked twenty times a second.
-    with suppress(FileNotFoundError):
+    # A glob takes a millisecond, and this is asked twenty times a second. Nothing may end that: where this
+    # process has no descriptor left for a moment, the next time will do.
+    with suppress(OSError):
         return os.listdir(directory)
     return []
 

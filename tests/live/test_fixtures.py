@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from nicplug_xml.testing.commands import cache_directory, run, short_directory
 from nicplug_xml.testing.guest import boot_guest, guest_image
 from nicplug_xml.testing.namespace import run_outside
 from nicplug_xml.testing.saved_boots import SavedBoots
+from tests.live.conftest import few_descriptors
 
 if TYPE_CHECKING:
     import libvirt
@@ -47,6 +50,15 @@ def set_link(guest: Guest, state: str) -> None:
         nic.remove(link)
     ElementTree.SubElement(nic, "link", state=state)
     guest.dom.updateDeviceFlags(ElementTree.tostring(nic, encoding="unicode"), 0)
+
+
+@ON_EMBEDDED
+@pytest.mark.usefixtures("libvirt_connection")
+def test_guests_that_end_are_taken_note_of_after_descriptors_ran_out() -> None:
+    """Else libvirt waits for each of them until it gives up."""
+    with few_descriptors(0):
+        time.sleep(0.2)
+    assert [thread.name for thread in threading.enumerate()].count("guests") == 1
 
 
 def test_guest_on_a_bridge(
