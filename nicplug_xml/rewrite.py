@@ -31,6 +31,7 @@ from nicplug_xml.stock import (
     put_network,
     swapped,
 )
+from nicplug_xml.view import entries_of, may_have_pluggable
 
 #: Aliases of all devices, also of those that are not looked at otherwise.
 _ALIAS = re.compile(rb"""<alias\s+name\s*=\s*["']([^"']+)""")
@@ -89,18 +90,18 @@ def to_extended(xml: str | bytes, *, restore_generated: bool = True, facts: Fact
     :param xml: a domain document, from `to_stock` or from libvirt.
     :param restore_generated: take out MACs and aliases that `to_stock` made up, as the identity asks for.
     :param facts: what is so below a running domain; what is recorded is believed where nobody was asked.
-    :returns: the extended document; without our metadata in it, the text as it is.
+    :returns: the extended document; without pluggable interfaces in it, the text as it is.
     :raises SchemaError: the document is malformed or refused.
     """
     text = decode(xml)[0] if isinstance(xml, bytes) else xml
-    if metadata.URI not in text:
+    if not may_have_pluggable(text):
         check(text)
         return text
     document = parse_domain(text)
     element = metadata.find(document.root)
-    if element is None:
+    entries = entries_of(document.root)
+    if element is None and not entries:
         return text
-    entries = {entry.key: entry for entry in metadata.parse(element)}
     found: list[Entry] = []
     for interface in interfaces_of(document.root):
         entry = metadata.entry_of(interface, entries)
@@ -111,7 +112,8 @@ def to_extended(xml: str | bytes, *, restore_generated: bool = True, facts: Fact
                 _take_out_generated(document, interface, entry.generated)
     for name, plane in PLANES.items():
         plane.release(document, [entry.key for entry in found if entry.plane == name])
-    _remove_metadata(document, element)
+    if element is not None:
+        _remove_metadata(document, element)
     return document.edited()
 
 

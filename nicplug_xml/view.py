@@ -8,7 +8,7 @@ from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import Frozen
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Connection, Interface
-from nicplug_xml.planes import PLANES, native
+from nicplug_xml.planes import PLANES, native, tap, veth
 from nicplug_xml.planes.joining import present
 from nicplug_xml.stock import as_asked, backend_of, interfaces_of
 
@@ -19,7 +19,7 @@ class View(Frozen):
     :param root: its stock XML.
     :param facts: what is so below that.
     :param interfaces: its interfaces as they are.
-    :param entries: all entries of our metadata, also those that no interface matches.
+    :param entries: as of `entries_of`.
     """
 
     root: Element
@@ -34,12 +34,32 @@ def view(root: Element, facts: Facts = NOT_ASKED) -> View:
     :param root: its ``<domain>``.
     :param facts: what is so below that; what is recorded is believed where nobody was asked.
     """
-    entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
+    entries = entries_of(root)
     found = (
         _interface(as_asked(element), metadata.entry_of(element, entries), facts)
         for element in interfaces_of(root)
     )
     return View(root, facts, tuple(found), tuple(entries.values()))
+
+
+def may_have_pluggable(xml: str) -> bool:
+    """Whether a stock domain document may have pluggable interfaces, which takes parsing to tell."""
+    return metadata.URI in xml or any(place in xml for place in tap.PARKING_PLACES)
+
+
+def entries_of(root: Element) -> dict[str, Entry]:
+    """Return what is recorded of a domain's interfaces, also of those that it no longer has, by their keys.
+
+    An interface in the parking place is pluggable without a record as well: a clone of the domain has other
+    MACs, and a tool may have dropped our metadata. What it was to be plugged into is not known then.
+    """
+    entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
+    plane = veth if root.attributes.get("type") == veth.DRIVER else tap
+    for interface in interfaces_of(root):
+        key = metadata.key_of(interface)
+        if key and tap.is_parked(interface) and metadata.entry_of(interface, entries) is None:
+            entries[key] = Entry(key, plane.NAME)
+    return entries
 
 
 def _interface(element: Element, entry: Entry | None, facts: Facts) -> Interface:

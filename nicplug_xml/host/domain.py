@@ -32,7 +32,7 @@ from nicplug_xml.model import Connection, Interface, Scope, identified
 from nicplug_xml.planes import hub, native, swap, tap, veth
 from nicplug_xml.steps import Expected
 from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
-from nicplug_xml.view import View, view
+from nicplug_xml.view import View, entries_of, view
 
 if TYPE_CHECKING:
     import libvirt
@@ -148,7 +148,7 @@ class Domain(Descriptors, Kernel):
 
         :param root: its ``<domain>``.
         """
-        entries = {entry.key: entry for entry in metadata.parse(metadata.find(root))}
+        entries = entries_of(root)
         # The kernel here knows nothing of another host's devices.
         seen = NOT_ASKED if self.remote_host else self._of_kernel(root, entries)
         swapped = {key for key, entry in entries.items() if entry.plane == swap.NAME}

@@ -18,7 +18,7 @@ import syslog
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
-from nicplug_xml import backends, joints, metadata
+from nicplug_xml import backends, joints
 from nicplug_xml.document import Element
 from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import NOT_ASKED
@@ -31,7 +31,7 @@ from nicplug_xml.plan import Plan, carry_out
 from nicplug_xml.planes import tap, veth
 from nicplug_xml.planes.held import Held
 from nicplug_xml.stock import parse_domain
-from nicplug_xml.view import view
+from nicplug_xml.view import may_have_pluggable, view
 
 if TYPE_CHECKING:
     from nicplug_xml.endpoints import OvsPort
@@ -49,7 +49,7 @@ def main() -> None:
     """Be libvirt's hook: the arguments are a domain's name and an operation, and its XML is the input."""
     operation = sys.argv[2] if len(sys.argv) > 2 else ""
     xml = sys.stdin.read()
-    if operation in (_START, _RECONNECT) and metadata.URI in xml:
+    if operation in (_START, _RECONNECT) and may_have_pluggable(xml):
         try:
             _serve(xml, operation)
         except Exception as error:

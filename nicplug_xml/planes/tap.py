@@ -112,7 +112,7 @@ def release(_document: Document, _keys: Collection[str]) -> None:
 
 def look(interface: Element, entry: Entry, facts: Facts) -> tuple[Connection, bool]:
     """Return how this stock ``<interface>`` is connected, and whether it tells of the backend itself."""
-    if not _is_parked(interface):
+    if not is_parked(interface):
         return Connection.ATTACHED, True
     return look_at_joint(interface, entry, facts), False
 
@@ -184,7 +184,7 @@ def carrier(held: Held, state: str) -> list[Step]:
     nic = held.nic
     update = UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)
     # libvirt changes nothing of a NIC whose network is not active.
-    parked = held.scope is Scope.LIVE and _is_parked(nic.element)
+    parked = held.scope is Scope.LIVE and is_parked(nic.element)
     return [_ensure_parking(held), update] if parked else [update]
 
 
@@ -198,7 +198,7 @@ def _park(held: Held, link: str | None) -> list[Step]:
     """Plan to have the tap in the parking place, with that link."""
     nic = held.nic
     element = nic.element
-    if _is_parked(element):
+    if is_parked(element):
         if (link or "up") == (element.get("link", "state") or "up"):
             return []
         return carrier(held, link or "up")
@@ -233,6 +233,7 @@ def _has_bandwidth(backend: Backend, endpoint: Endpoint | None = None) -> bool:
     return backend.child("bandwidth") is not None or "bandwidth" in given
 
 
-def _is_parked(interface: Element) -> bool:
+def is_parked(interface: Element) -> bool:
+    """Whether a stock ``<interface>`` is in the parking place."""
     kind = interface.attributes.get("type", "")
     return kind in PARKING and interface.get("source", kind) == PARKING[kind].source[kind]

@@ -22,7 +22,7 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, direct
-from nicplug_xml.errors import NicplugError
+from nicplug_xml.errors import NicplugError, SchemaError
 from nicplug_xml.host.locking import locked
 from tests.live.conftest import PARKING, everything, interface_xml, is_isolated, master, run, target, veth
 
@@ -365,6 +365,33 @@ def test_entries_of_interfaces_that_are_gone_are_told_and_dropped(
         interfaces(guest.dom)
     set_link(guest.dom, mac, up=False)
     assert "99:99:99" not in guest.dom.metadata(2, "urn:nicplug:domain:1.0", LIVE)
+
+
+def test_a_clone_can_be_plugged_in(
+    libvirt_guest: GuestFactory, nic_xml: Callable[..., str], libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    """Its NICs have other MACs than the metadata that it has of the domain that it was made of."""
+    mac, other, place = new_mac(), new_mac(), libvirt_bridge()
+
+    def clone(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain:
+        original = define(conn, xml).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        return conn.defineXML(original.replace(f"<mac address='{mac}'/>", f"<mac address='{other}'/>"))
+
+    intended = f"<source bridge='{place}'/>"
+    guest = libvirt_guest(nic_xml(mac, intended, "type='bridge' connection='deferred'"), define=clone)
+    with pytest.warns(UserWarning, match=f"names an interface {mac}"):
+        (unplugged,) = interfaces(guest.dom)
+    assert (unplugged.plane, unplugged.connection, unplugged.backend) == ("tap", Connection.DEFERRED, None)
+    with pytest.raises(SchemaError, match="has no intended backend"):
+        attach_backend(guest.dom, other)
+    attach_backend(guest.dom, other, bridge.backend(place.name))
+    assert master(target(guest.dom, other)) == place.name
+    assert guest.carrier(other)
+    detached = detach_backend(guest.dom, other)
+    assert detached.backend is not None
+    assert detached.backend.source == {"bridge": place.name}
+    assert not guest.carrier(other)
+    assert mac not in xml_desc(guest.dom)
 
 
 def test_a_definition_waits_for_an_operation(deferred_guest: NewGuest, new_mac: NewMac) -> None:

@@ -159,6 +159,23 @@ def test_what_others_did_is_shown_as_it_is_now(extended: str) -> None:
     assert first.backend.source == {"network": "other"}
 
 
+@pytest.mark.parametrize(("driver", "plane"), [("kvm", "tap"), ("lxc", "veth")])
+def test_what_is_parked_is_pluggable_whatever_was_lost(driver: str, plane: str) -> None:
+    nic = "<mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>"
+    domain = f"<domain type='{driver}'><devices><interface{{}}>{nic}</devices></domain>"
+    extended = domain.format(" connection='deferred'")
+    stock = to_stock(extended)
+    lost = re.sub("<metadata>.*</metadata>", "", stock)
+    cloned = stock.replace("<mac address='52:54:00:00:00:01'", "<mac address='52:54:00:00:00:02'")
+    for changed in (lost, cloned):
+        (parked,) = seen(changed).interfaces
+        assert (parked.plane, parked.connection, parked.backend) == (plane, Connection.DEFERRED, None)
+    assert canonical(to_extended(lost)) == canonical(extended)
+    assert canonical(to_extended(cloned)) == canonical(extended.replace("00:01", "00:02"))
+    plugged = domain.format(" type='network'").replace("<mac", "<source network='nicplug-parking-lot'/><mac")
+    assert to_extended(plugged) == plugged
+
+
 @pytest.mark.parametrize(
     ("interface", "why"),
     [
