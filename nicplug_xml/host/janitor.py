@@ -191,15 +191,25 @@ def _has(device: str, port: str) -> bool:
 
 def _unplug(gone: int, device: str) -> None:
     """Unplug the NIC of `device`, whose cable has led to the one of that index, which is gone."""
-    joint = joints.parse(sysfs.alias(device))
-    if joint is None or joint.kind != "cable" or joint.ifindex != gone:
+    joint = _cable(gone, device)
+    if joint is None:
         return
     import libvirt
 
+    from nicplug_xml.host.locking import locked
     from nicplug_xml.operations import detach_backend
 
     conn = libvirt.open(joint.mode)
     try:
-        detach_backend(conn.lookupByUUIDString(joint.place), device)
+        with locked(joint.place):
+            # Somebody may have plugged it in again meanwhile.
+            if _cable(gone, device) is not None:
+                detach_backend(conn.lookupByUUIDString(joint.place), device)
     finally:
         conn.close()
+
+
+def _cable(gone: int, device: str) -> Joint | None:
+    """Return the joint of `device`, if it is a cable to the device of that index."""
+    joint = joints.parse(sysfs.alias(device))
+    return joint if joint is not None and (joint.kind, joint.ifindex) == ("cable", gone) else None

@@ -36,6 +36,7 @@ from nicplug_xml.frozen import replace
 from nicplug_xml.host import janitor, sysfs
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel, joint_of
+from nicplug_xml.host.locking import locked
 from nicplug_xml.host.rtnetlink import Rtnetlink
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
@@ -1032,6 +1033,22 @@ def test_cable(deferred_guest: NewGuest, new_mac: NewMac) -> None:
     wait_until(lambda: "clsact" not in run("tc", "qdisc"))
     with pytest.raises(NicplugError, match="a cable needs both of its ends"):
         attach_backend(one.dom, here)
+
+
+def test_who_unplugs_a_cable_that_has_gone_leaves_what_came_meanwhile(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    here, there, blue = new_mac(), new_mac(), libvirt_bridge()
+    one, two = deferred_guest(here, timeout=None), deferred_guest(there, timeout=None)
+    attach_backend(one.dom, here, cable.backend(two.name, there))
+    with locked(one.dom.UUIDString()):
+        two.dom.destroy()
+        time.sleep(1)  # who clears away has seen it by then, and waits for us
+        attach_backend(one.dom, here, bridge.backend(blue.name))
+    until_nobody_clears_away()
+    (seen,) = interfaces(one.dom)
+    assert (seen.connection, seen.backend) == (Connection.ATTACHED, bridge.backend(blue.name))
+    assert master(seen.target) == blue.name
 
 
 def test_guests_of_others_keep_no_cable(
