@@ -102,16 +102,15 @@ def to_extended(xml: str | bytes, *, restore_generated: bool = True, facts: Fact
     entries = entries_of(document.root)
     if element is None and not entries:
         return text
-    found: list[Entry] = []
     for interface in interfaces_of(document.root):
         entry = metadata.entry_of(interface, entries)
         if entry is not None:
-            found.append(entry)
             _extend(document, interface, entry, facts)
             if entry.generated and restore_generated:
                 _take_out_generated(document, interface, entry.generated)
+    # Those of interfaces that somebody has taken out as well.
     for name, plane in PLANES.items():
-        plane.release(document, [entry.key for entry in found if entry.plane == name])
+        plane.release(document, [entry.key for entry in entries.values() if entry.plane == name])
     if element is not None:
         _remove_metadata(document, element)
     return document.edited()

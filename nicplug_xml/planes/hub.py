@@ -33,13 +33,9 @@ KEPT: frozenset[str] = frozenset()
 
 refused = netdevs.refused
 shows = netdevs.shows
+release = overriding.release
 
 _ANY_HUBID = r"\bhubid\W{1,8}(0x[0-9a-fA-F]+|[1-9]\d*|0)"
-
-
-def release(document: Document, keys: Collection[str]) -> None:
-    """Take out of the domain what `provision` has put there."""
-    overriding.release(document, {name for key in keys for name in (netdevs.own(key), _sink_id(key))})
 
 
 def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]:

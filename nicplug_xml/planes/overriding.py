@@ -27,6 +27,9 @@ def provision(document: Document, netdevs: Mapping[str, Sequence[str]]) -> None:
     """
     if not netdevs:
         return
+    # An interface that virsh has taken out of the domain has left these there.
+    for element in _ours(document.root, netdevs):
+        document.remove(element)
 
     def arguments(prefix: str) -> list[str]:
         words = (word for told in netdevs.values() for netdev in told for word in ("-netdev", netdev))
@@ -49,21 +52,29 @@ def provision(document: Document, netdevs: Mapping[str, Sequence[str]]) -> None:
         _insert(document, devices[key], "frontend", partial(_properties, str(key)))
 
 
-def release(document: Document, netdevs: Collection[str]) -> None:
+def release(document: Document, keys: Collection[str]) -> None:
     """Take out of the domain what `provision` has put there, and what is left without content by that.
 
-    :param netdevs: the netdevs' ids.
+    :param keys: the interfaces' keys.
     """
-    ours: list[Element] = []
-    for commandline in _named(document.root, "commandline"):
-        for first, second in zip(commandline.children, commandline.children[1:], strict=False):
-            match = _OURS.match(second.attributes.get("value", ""))
-            if first.attributes.get("value") == "-netdev" and match and match[2] in netdevs:
-                ours += (first, second)
-    for override in _named(document.root, "override"):
-        ours += (item for item in override.below() if item.attributes.get("value") in netdevs)
+    ours = _ours(document.root, keys)
     for container in (*_named(document.root, "commandline"), *_named(document.root, "override")):
         _prune(document, container, ours)
+
+
+def _ours(domain: Element, keys: Collection[str]) -> list[Element]:
+    """Return what there is of netdevs of ours for the interfaces of those keys."""
+    ids = {own(key) for key in keys}
+    ours: list[Element] = []
+    for commandline in _named(domain, "commandline"):
+        for first, second in zip(commandline.children, commandline.children[1:], strict=False):
+            match = _OURS.match(second.attributes.get("value", ""))
+            # An alias of ours has no dot in it: behind one is what a NIC has beside its own.
+            if first.attributes.get("value") == "-netdev" and match and match[2].partition(".")[0] in ids:
+                ours += (first, second)
+    for override in _named(domain, "override"):
+        ours += (item for item in override.below() if item.attributes.get("value") in ids)
+    return ours
 
 
 def options(domain: Element, key: str, kind: str) -> str:

@@ -8,7 +8,7 @@ what the guest leaves to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import Endpoint
@@ -32,11 +32,7 @@ KEPT: frozenset[str] = frozenset()
 
 refused = netdevs.refused
 shows = netdevs.shows
-
-
-def release(document: Document, keys: Collection[str]) -> None:
-    """Take out of the domain what `provision` has put there."""
-    overriding.release(document, {netdevs.own(key) for key in keys})
+release = overriding.release
 
 
 def hold(document: Document, interface: Element, _parking: str) -> Sequence[str]:

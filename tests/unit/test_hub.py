@@ -62,6 +62,41 @@ def test_round_trip_with_the_users_own_qemu_xml(rest: str) -> None:
         assert nic.find("link").get("state") == "down"
 
 
+@pytest.mark.parametrize("plane", ["hub", "swap"])
+@pytest.mark.parametrize("rest", USERS_OWN)
+def test_what_an_interface_has_left_is_in_no_others_way(plane: str, rest: str) -> None:
+    """virsh takes out an interface, or our metadata, and nothing of what QEMU is told for it."""
+    one, two = NIC.format("deferred", 1, "<alias name='ua-one'/>"), NIC.format("deferred", 2, "")
+    stock = to_stock(domain(one, two, rest=rest), plane=plane)
+
+    def without(*taken: str) -> str:
+        root = etree.fromstring(stock)
+        for path in taken:
+            for found in root.findall(path):
+                found.getparent().remove(found)
+        return etree.tostring(root, encoding="unicode")
+
+    def told(xml: str) -> list[str]:
+        root = etree.fromstring(xml)
+        aliases = ("ua-one", "ua-nicplug2")
+        frontends = root.xpath("//q:property[@name='netdev']/../..", namespaces={"q": QEMU[1:-1]})
+        assert sorted(item.get("alias") for item in frontends) == sorted(aliases)
+        values = [arg.get("value") for arg in root.iter(f"{QEMU}arg")]
+        return [value.split(",hubid")[0] for value in values]
+
+    expected = sorted(told(stock))
+    extended = to_extended(without("devices/interface[2]"), restore_generated=False)
+    assert canonical(extended) == canonical(domain(one, rest=rest))
+    assert (
+        sorted(told(to_stock(extended.replace("</interface>", f"</interface>{two}"), plane=plane)))
+        == expected
+    )
+    bare = without("metadata").replace("<interface ", "<interface connection='deferred' ")
+    for other in ("hub", "swap"):
+        new = to_stock(domain(one, two, rest=rest), plane=other)
+        assert sorted(told(to_stock(bare, plane=other))) == sorted(told(new))
+
+
 def test_auto_takes_the_plane_that_can_have_the_backend() -> None:
     xml = domain(NIC.format("deferred", 1, ""), NIC.format("deferred", 2, "").replace("'user'", "'bridge'"))
     assert [nic.plane for nic in seen(to_stock(xml)).interfaces] == ["hub", "tap"]
