@@ -78,6 +78,7 @@ class Kernel:
         """Make a macvlan that is down, and of which the host's own stack sees nothing.
 
         It passes on the guest's own address and what is for all; of groups all, for the guest may be in any.
+        The device below is put up where it is down.
 
         :param mtu: its MTU; 0 for that of the device below.
         :raises NotFoundError: there is no device of that name to be below.
@@ -108,6 +109,9 @@ class Kernel:
             raise OperationError(error.what, hint=in_the_way(lower)) from error
         try:
             silence(name)
+            if not sysfs.is_up(lower):
+                # libvirt does so as well, and leaves it up.
+                self._netlink.set_flags(below, sysfs.IFF_UP, sysfs.IFF_UP)
             if mode == "passthru":
                 # The device below has it as well, until the macvlan goes; what can't is promiscuous at least.
                 with suppress(RefusedError):

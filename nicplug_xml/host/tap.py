@@ -93,6 +93,7 @@ def open_macvtap(device: str, mode: str, mac: str, queues: int = 1) -> list[int]
 
     A macvtap outlives its descriptors. So it is put into a network namespace that nothing else holds:
     when the last descriptor is closed, be it by QEMU's end, the namespace goes, and the macvtap with it.
+    The device below is put up where it is down.
 
     :param mode: ``bridge``, ``private``, ``vepa`` or ``passthru``.
     :param mac: the guest's MAC address, which it takes.
@@ -255,6 +256,9 @@ def _open_macvtap(descriptors: list[int], device: str, mode: str, mac: str, queu
                     address=mac,
                     net_ns_fd=away,
                 )
+                if not sysfs.is_up(device):
+                    # libvirt does so as well, and leaves it up.
+                    ipr.link("set", index=lower, state="up")
             _call("setns", away, _CLONE_NEWNET)
             silence(name)
             index = index_of(name)

@@ -372,6 +372,19 @@ def test_a_macvtap_passes_every_group(libvirt_bridge: BridgeFactory, mode: str) 
         assert [after[what] for what in KEPT] == [before[what] for what in KEPT]
 
 
+def test_a_device_that_is_down_is_put_up_below_a_macvtap(libvirt_bridge: BridgeFactory) -> None:
+    with veth("nplow", libvirt_bridge().name) as lower, closing(Wire(f"{lower}p")) as far:
+        run("ip", "link", "set", lower, "down")
+        (descriptor,) = open_macvtap(lower, "bridge", "52:54:00:11:22:77")
+        try:
+            wait_until(lambda: "state UP" in run("ip", "link", "show", far.device), timeout=5)
+            content = far.send()
+            while content not in next_frame(descriptor):
+                pass
+        finally:
+            os.close(descriptor)
+
+
 def test_who_is_interrupted_while_a_macvtap_is_made_leaves_none(
     libvirt_bridge: BridgeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

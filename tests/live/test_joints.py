@@ -217,6 +217,21 @@ def test_a_macvlan_passes_every_group_and_leaves_no_trace(lower: str, other: str
     assert after == before
 
 
+@pytest.mark.parametrize("mode", ["bridge", "passthru"])
+def test_a_device_that_is_down_is_put_up_below_a_macvlan(lower: str, other: str, mode: str) -> None:
+    """As libvirt does below a macvtap of its own; else nothing would pass, and nobody be told."""
+    joint = Joint("macvlan", f"{other}.np0", lower, mode)
+    run("ip", "link", "set", lower, "down")
+    with closing(Wire(f"{lower}p")) as far, closing(Wire(f"{other}p")) as inside, closing(Kernel()) as kernel:
+        kernel.add_macvlan(joint.device, lower, mode, "52:54:00:11:22:77", 0)
+        kernel.join(other, joint)
+        wait_until(lambda: "state UP" in run("ip", "link", "show", far.device), timeout=5)
+        assert inside.arrived(far.send(), timeout=5) is not None
+        assert far.arrived(inside.send(), timeout=5) is not None
+        kernel.part(other, joint)
+        kernel.release(joint)
+
+
 def test_a_device_that_keeps_its_address_takes_a_macvlan_all_the_same(libvirt_isolated: None) -> None:
     run("ip", "link", "add", "npkeeps", "type", "ifb")
     try:
