@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext, suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 _XML_SECURE = 1  # libvirt's VIR_DOMAIN_XML_SECURE
 _XML_INACTIVE = 2  # libvirt's VIR_DOMAIN_XML_INACTIVE
+
+#: Seconds that who only looks waits for an operation to be over.
+_PATIENCE = 5
 
 
 def define(
@@ -167,7 +170,12 @@ def interfaces(dom: libvirt.virDomain, *, inactive: bool = False) -> list[Interf
     domain = Domain(dom)
     (scope,) = domain.scopes(2 * inactive)
     now = domain.read(scope)
-    for text in _oddities(domain.name, scope, now):
+    if odd := list(_oddities(domain.name, scope, now)):
+        # In the middle of an operation, that is as it should be.
+        with suppress(OperationError), locked(dom.UUIDString(), _PATIENCE):
+            now = domain.read(scope)
+            odd = list(_oddities(domain.name, scope, now))
+    for text in odd:
         warnings.warn(text, stacklevel=2)
     return [_status(domain, nic, scope) for nic in now.interfaces]
 

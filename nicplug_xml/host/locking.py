@@ -24,22 +24,22 @@ _held: set[tuple[int, int, str]] = set()
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
+def locked(name: str, patience: float | None = None) -> Iterator[None]:
     """Keep all other threads and processes that ask for that name waiting, as long as the block runs.
 
     The thread that has it may ask again.
     Root's is one lock, and each user has one of their own; one who has no place for it goes without.
 
     :param name: a word.
-    :raises OperationError: another one has not let go of it for a minute.
+    :param patience: seconds to wait; a minute unless told.
+    :raises OperationError: another one has not let go of it by then.
     """
     mine = os.getpid(), _thread.get_ident(), name
-    directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
-    if mine in _held or not os.access(directory, os.W_OK):
+    path = _path(name)
+    if path is None or mine in _held:
         yield
         return
-    path = f"{directory}/nicplug-{name}.lock"
-    file = _open(path)
+    file = _open(path, _PATIENCE if patience is None else patience)
     if file is None:
         yield
         return
@@ -53,9 +53,15 @@ def locked(name: str) -> Iterator[None]:
         os.close(file)
 
 
-def _open(path: str) -> int | None:
+def _path(name: str) -> str | None:
+    """Return the path of the file, or None where this user has no place for it."""
+    directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{directory}/nicplug-{name}.lock" if os.access(directory, os.W_OK) else None
+
+
+def _open(path: str, patience: float) -> int | None:
     """Return a descriptor of the file, once it is locked; None where there is no place for it."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -73,7 +79,7 @@ def _open(path: str) -> int | None:
         os.close(file)
         if time.monotonic() > until:
             raise OperationError(
-                f"another operation has been at work on this for {_PATIENCE} s",
+                f"another operation has been at work on this for {patience:g} s",
                 hint=f"'fuser {path}' tells which process that is",
             )
         time.sleep(_PAUSE)

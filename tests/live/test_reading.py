@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nicplug_xml import attach_backend, define
-from nicplug_xml.backends import bridge, user
+from nicplug_xml import (
+    InterfaceStatus,
+    attach_backend,
+    carry_out_plan,
+    define,
+    detach_backend,
+    interfaces,
+    plan_attach,
+)
+from nicplug_xml.backends import bridge, netdev, user
+from nicplug_xml.host.locking import locked
 from tests.json_document import check, commands
-from tests.live.conftest import emulator
+from tests.live.conftest import emulator, veth
 
 if TYPE_CHECKING:
+    from nicplug_xml.steps import Step
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
     from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory
@@ -72,6 +85,27 @@ def test_a_running_guest_is_read(
         True,
         True,
     )
+
+
+@on_the_daemon
+def test_who_looks_in_the_middle_of_an_operation_sees_nothing_odd(
+    deferred_guest: Callable[..., Guest], new_mac: Callable[[], str], libvirt_bridge: BridgeFactory
+) -> None:
+    blue, mac = libvirt_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    looking: list[Future[list[InterfaceStatus]]] = []
+
+    def look(_step: Step, _seconds: float) -> None:
+        looking.append(pool.submit(interfaces, dom))
+        time.sleep(0.2)
+
+    with veth("npwire", blue.name), ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for place in (netdev.backend("npwire"), bridge.backend(blue.name), netdev.backend("npwire")):
+            with locked(dom.UUIDString()):
+                carry_out_plan(dom, plan_attach(dom, mac, place, announce=False), look)
+            assert all(seen.result() for seen in looking)
+        detach_backend(dom, mac)
 
 
 @on_the_daemon
