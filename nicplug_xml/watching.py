@@ -21,6 +21,7 @@ from nicplug_xml.frozen import Frozen, replace
 from nicplug_xml.host.connection import open_connection
 from nicplug_xml.host.errors import translated
 from nicplug_xml.host.events import Occurrence, Subscription, kernel_told, subscribe
+from nicplug_xml.host.locking import is_locked
 from nicplug_xml.model import Backend, Connection, InterfaceStatus, Scope
 from nicplug_xml.planes import native
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 SETTLE = 0.5
 #: The same for an event that does not, as one of the kernel's: where nicplug is at work, its record follows.
 PATIENCE = 1.5
+#: Seconds that an operation may be at work before what it has done is told of all the same.
+LONGEST = 15
 #: Seconds between two attempts to reach a libvirt that is away.
 RETRY = 0.5
 #: Seconds after which a wait begins anew: it does not end by a signal (Ctrl-C, say) that came just before it.
@@ -129,6 +132,16 @@ def who(changed: int, kinds: Sequence[str]) -> str | None:
     # A definition is replaced as a whole, by nicplug define or by virsh; and where nicplug changed one NIC
     # and two have changed, the other one may be either.
     return None if ours or "defined" in kinds or not kinds else "other"
+
+
+def _is_under_way(uuid: str, occurrences: Sequence[Occurrence]) -> bool:
+    """Whether an operation of nicplug's is at work on a domain, and its record is still to come.
+
+    What it has done so far would be taken for somebody else's doing.
+    """
+    told = {one.kind for one in occurrences}
+    recent = time.time() - occurrences[0].at < LONGEST
+    return recent and told.isdisjoint(("ours", *_LIFECYCLE)) and is_locked(uuid)
 
 
 def _kinds(one: InterfaceStatus | None, other: InterfaceStatus | None) -> Iterator[str]:
@@ -244,6 +257,9 @@ class _Watcher:
         while True:
             now = time.monotonic()
             for uuid in [uuid for uuid, moment in due.items() if moment <= now]:
+                if _is_under_way(uuid, pending[uuid]):
+                    due[uuid] = now + SETTLE
+                    continue
                 del due[uuid]
                 yield from self._settled(conn, uuid, pending.pop(uuid))
             try:

@@ -53,6 +53,21 @@ def locked(name: str, patience: float | None = None) -> Iterator[None]:
         os.close(file)
 
 
+def is_locked(name: str) -> bool:
+    """Whether anybody has that name locked now, as far as this user can know."""
+    path = _path(name)
+    if path is None:
+        return False
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _is_mine(file)
+    finally:
+        os.close(file)
+
+
 def _path(name: str) -> str | None:
     """Return the path of the file, or None where this user has no place for it."""
     directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nicplug_xml import attach_backend, define, detach_backend, set_link
+from nicplug_xml import attach_backend, carry_out_plan, define, detach_backend, plan_attach, set_link
 from nicplug_xml.backends import bridge, netdev, user
 from nicplug_xml.host.events import Occurrence, kernel_told
+from nicplug_xml.host.locking import locked
 from tests.json_document import check
 from tests.live.conftest import interface_xml, many_descriptors, processes, run, veth
 
@@ -195,6 +196,24 @@ def test_a_device_that_goes_is_told(
         watch = watching("--json")
     unplugged, *_ = watch.events(1)
     assert short(unplugged) == ("unplugged", "other")
+    assert watch.end()[0] == 0
+
+
+@on_the_daemon
+def test_what_takes_long_is_no_one_elses_doing(
+    deferred_guest: Callable[..., Guest],
+    watching: Callable[..., Watching],
+    new_mac: Callable[[], str],
+    libvirt_bridge: BridgeFactory,
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    dom = deferred_guest(mac, timeout=None).dom
+    watch = watching("--json")
+    with locked(dom.UUIDString()):
+        plan = plan_attach(dom, mac, bridge.backend(blue.name), announce=False)
+        carry_out_plan(dom, plan, lambda *_: time.sleep(2))
+    told = watch.events(2)
+    assert sorted(map(short, told)) == [("carrier", "nicplug"), ("plugged", "nicplug")]
     assert watch.end()[0] == 0
 
 

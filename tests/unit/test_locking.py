@@ -14,7 +14,7 @@ import pytest
 
 from nicplug_xml.errors import OperationError
 from nicplug_xml.host import locking
-from nicplug_xml.host.locking import locked
+from nicplug_xml.host.locking import is_locked, locked
 
 
 @pytest.fixture
@@ -89,6 +89,19 @@ def test_nobody_waits_for_ever(runtime: Path, monkeypatch: pytest.MonkeyPatch) -
         error = pool.submit(count, 1).exception()
     assert isinstance(error, OperationError)
     assert error.hint == f"'fuser {runtime}/nicplug-counter.lock' tells which process that is"
+    assert count(1) == 1
+
+
+def test_others_see_whether_it_is_locked(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_locked("counter")
+    with locked("counter"):
+        assert is_locked("counter")
+        assert not is_locked("other")
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert not is_locked("counter")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    (runtime / "nicplug-counter.lock").touch()  # of one who was killed
+    assert not is_locked("counter")
     assert count(1) == 1
 
 
