@@ -211,8 +211,9 @@ def _interfaces(options: argparse.Namespace) -> list[tuple[libvirt.virDomain, li
         try:
             found.append((dom, operations.interfaces(dom, inactive=options.inactive)))
         except NicplugError as error:
-            if options.domains:
-                raise
+            with translated():
+                if options.domains or not conn.isAlive():
+                    raise
             warnings.warn(f"a domain is left out: {error}", stacklevel=2)  # it may have ended just now
     return found
 

@@ -19,6 +19,7 @@ from nicplug_xml import (
     NicplugError,
     attach_backend,
     create,
+    define,
     detach_backend,
     interfaces,
     set_link,
@@ -26,6 +27,7 @@ from nicplug_xml import (
     xml_desc,
 )
 from nicplug_xml.backends import bridge, direct
+from nicplug_xml.cli.main import main
 from nicplug_xml.model import Scope
 from nicplug_xml.testing.commands import short_directory
 from tests.live.conftest import devices, veth
@@ -170,3 +172,35 @@ def test_new_domains(
 
     at_each_call(libvirt_daemon, dom.name(), end, start)
     end()
+
+
+@pytest.mark.parametrize("command", ["list", "graph"])
+def test_what_is_shown_is_all_there_is(
+    libvirt_daemon: PrivateDaemon,
+    libvirt_connection: libvirt.virConnect,
+    nic_xml: Callable[..., str],
+    new_mac: Callable[[], str],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    xml = "<domain type='qemu'><name>{}</name><memory>65536</memory><os><type>hvm</type></os><devices>{}"
+    doms = [
+        define(libvirt_connection, f"{xml.format(name, nic_xml(new_mac()))}</devices></domain>")
+        for name in ("npone", "nptwo", "npthree")
+    ]
+    libvirtd = libvirt_daemon.uri.partition("socket=")[2]
+    try:
+        for calls in itertools.count():
+            with short_directory() as place, closing(Line(place, libvirtd)) as line:
+                line.calls = calls
+                code = main(["-c", line.uri, command])
+            told = capsys.readouterr().out
+            # The last call is to say good-bye.
+            is_whole = all(dom.name() in told for dom in doms)
+            assert (code, bool(told)) == ((0, True) if is_whole else (1, False))
+            if not line.is_cut:
+                break
+        assert is_whole
+    finally:
+        for dom in doms:
+            dom.undefine()
