@@ -127,6 +127,11 @@ def _cables(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:
             continue
         domain, interface = source
         there = [other for other in nics if domain in other.domain]
+        if there and domain != there[0].domain[0]:
+            message = f"a cable leads to a domain by its name, and {domain} is a UUID"
+            hint = f"say domain={quoted(there[0].domain[0])}"
+            yield nic, nic.problem("cable-end", message, hint, "source", "domain")
+            continue
         # A domain may be in several files, its states; the one in the same file counts.
         there = [other for other in there if other.file == nic.file] or there
         ends = [other for other in there if interface in other.names or interface.lower() == other.mac]

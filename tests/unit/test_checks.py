@@ -93,8 +93,16 @@ def test_cable_that_comes_back() -> None:
     assert codes(domain("a", cable(A, "b", B)), domain("b", cable(B, "a", A))) == []
     assert codes(domain("a", cable(A, "b", "ua-x")), domain("b", cable(B, "a", A, alias))) == []
     assert codes(domain("a", cable(A, "a", B), cable(B, "a", A.upper()))) == []
+
+
+def test_cable_to_a_uuid() -> None:
+    """As where a cable is plugged in: there is no domain of that name."""
     uuid = "6f9d8a3e-7b5c-4d2e-8f10-112233445566"
-    assert codes(domain("a", cable(A, uuid, B)), domain("b", cable(B, "a", A), uuid=uuid)) == []
+    ((file, problem),) = found(domain("a", cable(A, uuid, B)), domain("b", cable(B, "a", A), uuid=uuid))
+    assert (file, problem.code) == ("1.xml", "cable-end")
+    assert problem.path == "/domain/devices/interface/source/@domain"
+    assert problem.message == f"a cable leads to a domain by its name, and {uuid} is a UUID"
+    assert problem.hint == "say domain='b'"
 
 
 @pytest.mark.parametrize("written", ["a&amp;b", "a<!-- router -->&#38;b", "<![CDATA[a&b]]>"])
