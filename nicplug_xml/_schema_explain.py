@@ -45,6 +45,8 @@ SOURCE_OPTIONAL = ("ethernet", "user", "fd")
 _OWN_TYPES = ("cable", "netdev", "stream", "dgram", "l2tpv3", "vde", "fd")
 _STOCK_ONLY = ("internal", "null", "vds")
 _ATTRIBUTES = ("type", "connection", "managed", "trustGuestRxFilters")
+#: What words begin with that say that something is not attached, as "detached", whose letters say otherwise.
+_NEGATIONS = ("de", "dis", "un")
 
 
 def explain(node: _Element, pattern: Pattern) -> list[Finding]:
@@ -70,7 +72,8 @@ def _check_connection(node: _Element) -> Iterator[Finding]:
     elif node.tag == "backend":
         yield Finding(node, "a backend has no connection", "leave the attribute out", "connection")
     elif connection not in CONNECTIONS:
-        hint = did_you_mean(connection, CONNECTIONS)
+        is_negated = connection.lower().startswith(_NEGATIONS)
+        hint = did_you_mean("deferred" if is_negated else connection, CONNECTIONS)
         allowed = tuple(f"'{one}'" for one in CONNECTIONS)
         yield Finding(node, f"connection='{connection}' is not known", hint, "connection", allowed)
 

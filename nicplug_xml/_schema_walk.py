@@ -125,6 +125,8 @@ class _Walk:
                 continue
             meant = _closest(name, (one for one in known if one not in node.attrib))
             hint = f"did you mean '{meant}'?" if meant else ""
+            if name in _elements(pattern):
+                meant, hint = "", f"it is an element: <{name} …/>"
             self._found.append(
                 Finding(
                     node, f"{_tag(node)} has no attribute {shown(name)}", hint, name, tuple(map(shown, known))

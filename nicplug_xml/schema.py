@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["validate"]
 
 _ROOTS = ("domain", "interface", "backend")
+#: What is probably meant where libxml2 says this.
+_HINTS = {
+    "EntityRef:": "an & is written &amp;",
+    "AttValue:": "a value is in quotes, as in bridge='br0'",
+    "Unescaped '<'": "the quote behind a value may be missing; else a < is written &lt;",
+}
 
 
 def validate(source: str | bytes | os.PathLike[str]) -> list[Problem]:
@@ -116,7 +122,7 @@ def _parse(data: bytes, encoding: str | None) -> _Element | Problem:
     except etree.XMLSyntaxError as error:
         line, column = error.position
         message = f"not well-formed: {error.msg.partition(', line ')[0].strip()}"
-        hint = "an & is written &amp;" if "EntityRef:" in message else ""
+        hint = next((hint for words, hint in _HINTS.items() if words in message), "")
         return Problem(max(line, 1), max(column, 0), "/", message, hint, code="xml")
 
 

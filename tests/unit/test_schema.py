@@ -191,6 +191,21 @@ def test_an_ampersand_has_a_hint(text: str) -> None:
     assert problem.hint == "an & is written &amp;"
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("<source bridge=br0/>", "a value is in quotes, as in bridge='br0'"),
+        (
+            "<source bridge='br0/><alias/>",
+            "the quote behind a value may be missing; else a < is written &lt;",
+        ),
+    ],
+)
+def test_forgotten_quotes_have_a_hint(source: str, hint: str) -> None:
+    (problem,) = validate(f"<backend type='bridge'>{source}</backend>")
+    assert problem.hint == hint
+
+
 def test_malformed_is_told_in_one_line() -> None:
     (problem,) = validate("<backend>\0</backend>")
     assert problem.message.startswith("not well-formed: ")
@@ -317,6 +332,27 @@ def test_interface_alone() -> None:
     (problem,) = validate("<interface type='ethernet' name='eth0'><start mode='none'/></interface>")
     assert problem.code == "root"
     assert "it is one of a host" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("connection", "meant"),
+    [("detached", "deferred"), ("Unattached", "deferred"), ("atached", "attached"), ("defered", "deferred")],
+)
+def test_what_is_meant_by_a_connection(connection: str, meant: str) -> None:
+    (problem,) = validate(f"<interface type='user' connection='{connection}'/>")
+    assert problem.hint == f"did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize(
+    ("document", "hint"),
+    [
+        ("<interface type='user' mac='52:54:00:00:00:01'/>", "it is an element: <mac …/>"),
+        ("<interface type='user' connection='deferred' model='virtio'/>", "it is an element: <model …/>"),
+        ("<interface type='user'><vlan tag='3'/></interface>", "it is an element: <tag …/>"),
+    ],
+)
+def test_an_element_written_as_an_attribute(document: str, hint: str) -> None:
+    assert hint in [problem.hint for problem in validate(document)]
 
 
 def test_deep_recursion_of_the_grammar_is_no_problem() -> None:
