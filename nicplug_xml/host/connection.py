@@ -71,7 +71,7 @@ def find_domain(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
     import libvirt
 
     lookups: list[Callable[[], libvirt.virDomain]] = [lambda: conn.lookupByName(name)]
-    if name.isdecimal() and int(name) < 2**31:
+    if name.isdecimal() and len(name) < 11 and int(name) < 2**31:
         lookups.insert(0, lambda: conn.lookupByID(int(name)))
     if len(name) == 36 and name.count("-") == 4:
         lookups.insert(0, lambda: conn.lookupByUUIDString(name))

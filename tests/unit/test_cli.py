@@ -209,6 +209,7 @@ def test_passwords_are_shown_when_they_are_asked_for(
         ((*TEST, "list", "nope"), "no domain 'nope'"),
         ((*TEST, "dumpxml", "nope"), "no domain 'nope'"),
         ((*TEST, "dumpxml", "99999999999"), "no domain '99999999999'"),
+        ((*TEST, "dumpxml", "9" * 5000), "no domain '999"),
         ((*TEST, "list", os.fsdecode(b"caf\xe9")), r"'caf\udce9' is not UTF-8"),
         ((*TEST, "detach-backend", "test", ""), "no interface was named"),
         ((*TEST, "attach-backend", "test", "x", "--fd", "99999999999"), "no open descriptor 99999999999"),
