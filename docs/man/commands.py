@@ -12,7 +12,10 @@ from nicplug_xml.cli.arguments import COMMANDS, command_parser, help_text
 _GLOBAL = ("connect", "json", "help")
 
 _ENVIRONMENT = (
-    ("LIBVIRT_DEFAULT_URI", "The libvirt connection URI when there is no --connect, as for virsh."),
+    (
+        "VIRSH_DEFAULT_CONNECT_URI, LIBVIRT_DEFAULT_URI",
+        "The libvirt connection URI when there is no --connect, as for virsh: the first that is set.",
+    ),
     ("NO_COLOR", "Where it is set and not empty, there are no colours on a terminal either."),
     ("NICPLUG_LIBVIRT_SCHEMAS", "The directory of libvirt's schemas, when it is not the installed one."),
     ("OVS_RUNDIR", "The directory of Open vSwitch's db.sock; else /var/run/openvswitch."),

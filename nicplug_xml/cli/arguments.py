@@ -19,7 +19,7 @@ commands:
 'nicplug COMMAND --help' says more of each.
 
 options:
-  -c, --connect URI  libvirt connection URI; else LIBVIRT_DEFAULT_URI or libvirt's default, as for virsh
+  -c, --connect URI  libvirt connection URI; else virsh's default, which LIBVIRT_DEFAULT_URI may set
   --json             print JSON
   -v, --version      print the version and exit
   -h, --help         print this help and exit
@@ -108,6 +108,13 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     return command
 
 
+def default_uri() -> str | None:
+    """Return virsh's own default of --connect, or None: then it is libvirt's, with LIBVIRT_DEFAULT_URI."""
+    import os
+
+    return os.environ.get("VIRSH_DEFAULT_CONNECT_URI")
+
+
 def _top() -> argparse.ArgumentParser:
     import argparse
 
@@ -115,6 +122,7 @@ def _top() -> argparse.ArgumentParser:
     top.add_argument("-h", "--help", action="store_true")
     top.add_argument("-v", "--version", action="store_true")
     _add_global(top, None)
+    top.set_defaults(connect=default_uri())
     return top
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from nicplug_xml.cli.arguments import COMMANDS, command_parser, split
+from nicplug_xml.cli.arguments import COMMANDS, command_parser, default_uri, split
 from nicplug_xml.host.names import Name
 
 #: In place of candidates: the shell knows how files are completed.
@@ -61,12 +61,12 @@ def complete(words: Sequence[str]) -> int:
 
 
 def connection_of(words: Sequence[str]) -> str | None:
-    """Return the libvirt URI that a command line names, or None."""
+    """Return the libvirt URI that a command line or the environment names, or None."""
     for number, word in enumerate(words):
         option, _, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
         if option in ("-c", "--connect"):
             return value or next(iter(words[number + 1 :]), None)
-    return None
+    return default_uri()
 
 
 def candidates(words: Sequence[str], names: Names) -> list[Name]:

@@ -169,6 +169,18 @@ def test_list_on_another_driver(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status["connection"], status["backend"]["source"]["network"]) == ("attached", "default")
 
 
+def test_the_connection_is_virshs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "nonsense://")
+    assert "no connection to libvirt" in run(capsys, "list")[2]
+    monkeypatch.setenv("VIRSH_DEFAULT_CONNECT_URI", TEST[1])
+    code, out, _ = run(capsys, "list", "test")
+    assert (code, "network default" in out) == (0, True)
+    assert run(capsys, "__complete", "dumpxml", "")[1] == "test\trunning\n"
+    assert "no connection to nonsense2://" in run(capsys, "-c", "nonsense2://", "list")[2]
+
+
 @pytest.mark.parametrize("command", ["list", "graph"])
 def test_what_has_no_definition_is_not_shown_as_one(capsys: pytest.CaptureFixture[str], command: str) -> None:
     import libvirt
