@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 #: The commands that do without libvirt.
 _OFFLINE = ("validate", "rewrite", "restore", "completion")
 
+#: Seconds that a call of libvirt's may go on after the user has interrupted it.
+_PATIENCE = 10
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -131,15 +134,44 @@ def _print_utf8() -> None:
 
 def _interrupt_when_ended() -> None:
     """Have SIGTERM and SIGHUP interrupt as Ctrl-C does: what is half done is taken back."""
+    import os
     import signal
+    from contextlib import suppress
+    from threading import Thread
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _interrupt)
+    told, tell = os.pipe()
+    for end in (told, tell):
+        os.set_blocking(end, False)
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        with suppress(BlockingIOError):  # two at once
+            os.read(told, 64)
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup has SIGHUP ignored.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, interrupt)
+    signal.set_wakeup_fd(tell)
+    Thread(target=_end_when_stuck, args=(told,), daemon=True).start()
 
 
-def _interrupt(number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt(number)
+def _end_when_stuck(told: int) -> None:
+    """End the process when it is interrupted, and Python does not get to that: libvirt does not answer.
+
+    :param told: what the numbers of signals can be read from, until Python gets to them.
+    """
+    import os
+    import time
+    from select import POLLIN, poll
+
+    signals = poll()
+    signals.register(told, POLLIN)
+    while signals.poll():
+        time.sleep(_PATIENCE)
+        if signals.poll(0):
+            message = "interrupted while libvirt does not answer; what came of it, 'nicplug list' tells later"
+            os._exit(_failed(message, 128 + os.read(told, 1)[0]))
 
 
 def _open_closed_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -368,3 +369,27 @@ def test_a_module_that_is_missing_is_told(
     assert one_line(ran.stderr)
     assert f"the Python module {module} cannot be loaded" in ran.stderr
     assert what_to_do in ran.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_libvirt_that_does_not_answer_can_be_left(tmp_path: Path, number: int) -> None:
+    import socket
+    import subprocess
+    import sys
+
+    with socket.socket(socket.AF_UNIX) as libvirt:
+        libvirt.bind(str(tmp_path / "socket"))
+        libvirt.listen()
+        code = "import sys; from nicplug_xml.cli import main; main._PATIENCE = 1; sys.exit(main.main())"
+        uri = f"qemu+unix:///system?socket={tmp_path}/socket"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, "-c", uri, "list"], stderr=subprocess.PIPE, text=True
+        ) as process:
+            asked, _ = libvirt.accept()
+            with asked:
+                assert asked.recv(1)
+                process.send_signal(number)
+                _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert one_line(said)
+    assert "interrupted while libvirt does not answer" in said
