@@ -196,13 +196,13 @@ def _changed_frontend(site: Site, given: Element) -> Iterator[str]:
 
 
 def _refuse_frontend(site: Site, given: Element, changed: Collection[str]) -> None:
-    present = site.nic.element
+    present, whole = site.nic.element, f"change the whole domain: 'nicplug edit {site.domain}'"
     if site.scope is Scope.CONFIG:
         if "alias" in changed:
             raise UnsupportedError(
                 f"cannot change {_text(present, 'alias')} of {site.name} to {_text(given, 'alias')}:"
                 " what is recorded of it goes by its name",
-                hint=f"change the whole domain: 'nicplug edit {site.domain}'",
+                hint=whole,
             )
         for obstacle in obstacles(given, site.plane()):
             if obstacle.child in changed:
@@ -213,7 +213,9 @@ def _refuse_frontend(site: Site, given: Element, changed: Collection[str]) -> No
         texts = (f"{_text(present, name)} to {_text(given, name)}" for name in fixed)
         raise UnsupportedError(
             f"cannot change {', '.join(texts)} of {site.name} while the domain runs",
-            hint="change the persistent definition alone, for the next start (--config)",
+            hint=whole
+            if "alias" in fixed
+            else "change the persistent definition alone, for the next start (--config)",
         )
 
 

@@ -185,7 +185,7 @@ def test_refusals_change_nothing(
     guest.set_address(mac, "192.0.2.2/24")
     nic = nic_xml(mac, f"<source bridge='{blue}'/>", ATTACHED.format("bridge"))
     name = update_device(guest.dom, nic).interface
-    running = rf"of {name} of \S+ while the domain runs; change the persistent definition"
+    running = rf"of {name} of \S+ while the domain runs; change the (persistent definition|whole domain)"
 
     def extra(xml: str) -> str:
         return nic.replace("<source", f"{xml}<source")

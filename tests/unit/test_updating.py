@@ -297,9 +297,10 @@ def test_what_libvirt_fills_in_may_be_left_out(left_out: str) -> None:
     assert f"<{left_out} " in update.xml
 
 
-def test_the_way_to_another_alias_keeps_passwords() -> None:
+@pytest.mark.parametrize("scope", Scope)
+def test_the_way_to_another_alias_keeps_passwords(scope: Scope) -> None:
     with pytest.raises(UnsupportedError, match="alias name='ua-b'") as caught:
-        plan(site(ON, scope=Scope.CONFIG), ON.replace("ua-a", "ua-b"))
+        plan(site(ON, scope=scope), ON.replace("ua-a", "ua-b"))
     assert "'nicplug edit vm1'" in caught.value.hint
 
 
