@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,11 +157,12 @@ def _can_be_rewritten(xml: str) -> bool:
 def _new_file(name: str) -> Path:
     """Make a file that nobody else can read: definitions hold passwords."""
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in name).lstrip(".")
+    new = partial(tempfile.mkstemp, prefix=f"{safe[:60]}-", suffix=".xml")
     try:
         directory = buffers(os.environ, Path.home())
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (OSError, RuntimeError):
-        directory = Path(tempfile.gettempdir())
-    descriptor, path = tempfile.mkstemp(prefix=f"{safe[:60]}-", suffix=".xml", dir=directory)
+        descriptor, path = new(dir=directory)
+    except (OSError, RuntimeError):  # it cannot be made, or is another user's: sudo's, say
+        descriptor, path = new()
     os.close(descriptor)
     return Path(path)

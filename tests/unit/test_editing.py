@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from nicplug_xml.cli.editor import definition
+from nicplug_xml.cli.editor import Terminal, definition
 from nicplug_xml.editing import (
     ABANDON,
     AGAIN,
@@ -295,6 +295,18 @@ def test_buffers_outlive_a_restart() -> None:
     assert buffers({}, Path("/home/me")) == Path("/home/me/.local/state/nicplug")
     assert buffers({"XDG_STATE_HOME": "/state"}, Path("/home/me")) == Path("/state/nicplug")
     assert buffers({"XDG_STATE_HOME": "state"}, Path("/home/me")) == Path("/home/me/.local/state/nicplug")
+
+
+def test_where_buffers_cannot_be_kept_they_are_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "nicplug").symlink_to("/proc/self")  # a directory in which nobody makes files
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = Terminal("vm1").path
+    assert path.parent == tmp_path
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_dedented() -> None:
