@@ -121,12 +121,16 @@ def _is_teamed(nic: Nic) -> bool:
 
 
 def _cables(nics: Sequence[Nic]) -> Iterator[tuple[Nic, Problem]]:
+    of_domain: dict[str, list[Nic]] = {}
+    for nic in nics:
+        for name in nic.domain:
+            of_domain.setdefault(name, []).append(nic)
     for nic in nics:
         source = _cable(nic)
         if source is None or not nic.domain:
             continue
         domain, interface = source
-        there = [other for other in nics if domain in other.domain]
+        there = of_domain.get(domain, [])
         if there and domain != there[0].domain[0]:
             message = f"a cable leads to a domain by its name, and {domain} is a UUID"
             hint = f"say domain={quoted(there[0].domain[0])}"

@@ -13,6 +13,8 @@ from nicplug_xml.frozen import replace
 if TYPE_CHECKING:
     import argparse
 
+    from nicplug_xml.model import Problem
+
 
 def run(options: argparse.Namespace) -> int:
     """Validate files.
@@ -38,11 +40,13 @@ def _checked(reports: Sequence[Report], plane: str | None) -> list[Report]:
     from nicplug_xml.schema import validate
 
     readable = [(report.file, report.data) for report in reports if not report.unreadable]
-    together = check(readable, plane)
+    together: dict[str, list[Problem]] = {}
+    for file, problem in check(readable, plane):
+        together.setdefault(file, []).append(problem)
     checked = []
     for report in reports:
         problems = [] if report.unreadable else validate(report.data)
-        problems += [problem for file, problem in together if file == report.file]
+        problems += together.get(report.file, [])
         problems.sort(key=lambda problem: (problem.line, problem.column))
         checked.append(replace(report, problems=tuple(problems)))
     return checked

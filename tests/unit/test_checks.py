@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -93,6 +94,24 @@ def test_cable_that_comes_back() -> None:
     assert codes(domain("a", cable(A, "b", B)), domain("b", cable(B, "a", A))) == []
     assert codes(domain("a", cable(A, "b", "ua-x")), domain("b", cable(B, "a", A, alias))) == []
     assert codes(domain("a", cable(A, "a", B), cable(B, "a", A.upper()))) == []
+
+
+def test_many_cables_take_little_time() -> None:
+    def mac(number: int, port: int) -> str:
+        return f"52:54:00:{port:02x}:{number >> 8:02x}:{number & 255:02x}"
+
+    count = 3000
+    ring = [
+        domain(
+            f"vm{number}",
+            cable(mac(number, 0), f"vm{(number + 1) % count}", mac((number + 1) % count, 1)),
+            cable(mac(number, 1), f"vm{(number - 1) % count}", mac((number - 1) % count, 0)),
+        )
+        for number in range(count)
+    ]
+    before = time.process_time()
+    assert check([(f"{number}.xml", document) for number, document in enumerate(ring)]) == []
+    assert time.process_time() - before < 2, "each cable is held against each NIC"
 
 
 def test_cable_to_a_uuid() -> None:
