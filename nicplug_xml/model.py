@@ -57,6 +57,8 @@ class Scope(_Word):
 class Backend(Frozen):
     """The host's half of an interface.
 
+    Two are equal that say the same, however it is written: libvirt has other quotes in metadata.
+
     :param type: as in ``<interface type=…>``; None where only children are known, as for a deferred
         interface that names a bandwidth and no place.
     :param children: the child elements, each as XML text.
@@ -128,6 +130,15 @@ class Backend(Frozen):
         vlan = f"<vlan{trunk}>{''.join(f'<tag id={quoted(str(tag))}/>' for tag in tags)}</vlan>"
         rest = (child.text for child in self.element if child.name != "vlan")
         return replace(self, children=(*rest, vlan))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Backend):
+            return NotImplemented
+        same = (self.type, self.children) == (other.type, other.children)
+        return same or (self.is_within(other) and other.is_within(self))
+
+    def __hash__(self) -> int:
+        return hash(self.type)
 
     def is_within(self, present: Backend) -> bool:
         """Whether everything that this backend names is so in `present`, which libvirt may have added to."""

@@ -16,6 +16,7 @@ from nicplug_xml import (
     SchemaError,
 )
 from nicplug_xml.backends import bridge, describe, network
+from nicplug_xml.frozen import replace
 from nicplug_xml.model import Scope
 
 XML = "<backend type='bridge'><source bridge='br0'/></backend>"
@@ -39,6 +40,17 @@ STATUS = InterfaceStatus(
 )
 def test_the_repr_is_what_makes_an_equal_one(item: object) -> None:
     assert eval(repr(item)) == item
+
+
+def test_backends_that_say_the_same_are_equal() -> None:
+    one = Backend("bridge", ("<source bridge='br0'/>", "<vlan trunk='yes'>\n <tag id='4'/></vlan>"))
+    same = Backend("bridge", ('<vlan trunk="yes"><tag id="4"></tag></vlan>', '<source\tbridge="br0"/>'))
+    assert one == same
+    assert len({one, same}) == 1
+    for other in (XML, XML.replace("br0'/>", "br0'/><vlan><tag id='4'/></vlan>"), XML.replace("br0", "br1")):
+        assert one != Backend.of(other)
+    assert one != replace(one, type="network")
+    assert one != "bridge"
 
 
 def test_a_repr_is_short_where_there_is_a_lot_in_it() -> None:
