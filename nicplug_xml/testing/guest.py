@@ -262,7 +262,7 @@ def remove_domain(dom: libvirt.virDomain) -> None:
         if not dom.isPersistent():
             return
         # What libvirt would not undefine otherwise, containers have none of; and their driver takes no flags.
-        if dom.connect().getType() != "QEMU":
+        if dom.OSType() == "exe":
             dom.undefine()
             return
         dom.undefineFlags(
@@ -271,7 +271,11 @@ def remove_domain(dom: libvirt.virDomain) -> None:
             | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         )
 
-    if not dom.connect().isAlive():
+    try:
+        alive = dom.connect().isAlive()
+    except libvirt.libvirtError:
+        alive = True  # whoever opened it has closed it, and the domain keeps it open
+    if not alive:
         with closing(libvirt.open(dom.connect().getURI())) as conn:
             unless_gone(lambda: remove_domain(conn.lookupByUUIDString(dom.UUIDString())))
         return
