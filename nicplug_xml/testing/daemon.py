@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -185,7 +186,11 @@ class PrivateDaemon:
         :raises OperationError: it does not start; the message has the end of its log.
         """
         if self._libvirtd is not None:
-            return
+            if self._listens():
+                return
+            # It has crashed, say; who comes afterwards has nothing to do with that.
+            self._await_end(timeout)
+            warnings.warn(f"libvirtd had ended, by itself; its log:\n{tail(self.log)}", stacklevel=2)
         if self._namespaces is None:
             self._make_directories()
             self._namespaces = self._make_namespaces()
@@ -215,8 +220,13 @@ class PrivateDaemon:
         """
         if self._libvirtd is None:
             return
-        pid = (self._directory / "run" / "libvirtd.pid").read_text().strip()
-        subprocess.run([*self._inside(), "kill", "-KILL" if kill else "-TERM", pid], check=False)
+        if self._libvirtd.poll() is None:
+            pid = (self._directory / "run" / "libvirtd.pid").read_text().strip()
+            subprocess.run([*self._inside(), "kill", "-KILL" if kill else "-TERM", pid], check=False)
+        self._await_end(timeout)
+
+    def _await_end(self, timeout: float) -> None:
+        assert self._libvirtd is not None
         try:
             self._libvirtd.wait(timeout)
         except subprocess.TimeoutExpired as error:

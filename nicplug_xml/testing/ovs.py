@@ -113,7 +113,7 @@ class PrivateOvs:
 
         :raises OperationError: it does not start; the message has the end of its log.
         """
-        if self._vswitchd is None:
+        if self._vswitchd is None or self._vswitchd.poll() is not None:
             self._vswitchd = self._start("ovs-vswitchd", f"unix:{self.directory}/db.sock")
             self._wait_for(self._vswitchd, "vswitchd.ctl")
             # What changes nothing, nobody waits for.

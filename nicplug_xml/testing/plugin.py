@@ -232,6 +232,8 @@ def libvirt_ovs_bridge(libvirt_ovs: PrivateOvs) -> Iterator[OvsBridgeFactory]:
     libvirt_ovs.start_vswitchd()
     with _closed_afterwards(partial(OvsBridge, libvirt_ovs)) as make:
         yield make
+        # So may this one have, and without it its bridges cannot be removed.
+        libvirt_ovs.start_vswitchd()
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from nicplug_xml.testing.daemon import PrivateDaemon
     from nicplug_xml.testing.guest import Guest
-    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, PeerFactory
+    from nicplug_xml.testing.ovs import PrivateOvs
+    from nicplug_xml.testing.plugin import BridgeFactory, GuestFactory, OvsBridgeFactory, PeerFactory
 
 MAC = "52:54:00:00:00:01"
 BUILD = Path(__file__).parents[1] / "guest" / "build"
@@ -229,6 +230,44 @@ def test_guest_and_network_survive_a_restart_of_the_daemon(
         guest.dom = conn.lookupByName(guest.name)
     finally:
         libvirt_daemon.connect().networkLookupByName(network.name()).destroy()
+
+
+@ON_DAEMON
+def test_a_libvirtd_that_ends_by_itself_is_started_for_who_comes_next(
+    libvirt_daemon: PrivateDaemon, libvirt_guest: GuestFactory
+) -> None:
+    guest = libvirt_guest("", timeout=None)
+    for signal in ("KILL", "TERM"):
+        pid = (libvirt_daemon._directory / "run" / "libvirtd.pid").read_text().strip()
+        run([*libvirt_daemon._inside(), "kill", f"-{signal}", pid])
+        while libvirt_daemon._listens():
+            time.sleep(0.02)
+        with pytest.warns(UserWarning, match="libvirtd had ended, by itself; its log:"):
+            libvirt_daemon.start()
+        assert libvirt_daemon.connect().lookupByName(guest.name).isActive()
+
+
+@ON_DAEMON
+def test_a_guest_goes_whose_connection_is_closed(
+    libvirt_daemon: PrivateDaemon, libvirt_connection: libvirt.virConnect, libvirt_guest: GuestFactory
+) -> None:
+    guest = libvirt_guest("", timeout=None)
+    libvirt_connection.close()
+    guest.remove()
+    assert guest.name not in [dom.name() for dom in libvirt_daemon.connect().listAllDomains()]
+
+
+def test_a_vswitchd_that_a_test_has_stopped_is_not_missed_afterwards(
+    libvirt_ovs: PrivateOvs, libvirt_ovs_bridge: OvsBridgeFactory
+) -> None:
+    bridge = libvirt_ovs_bridge()
+    assert libvirt_ovs._vswitchd is not None
+    libvirt_ovs._vswitchd.kill()
+    libvirt_ovs._vswitchd.wait()
+    libvirt_ovs.start_vswitchd()
+    assert libvirt_ovs.row("Bridge", bridge.name, "name") == {"name": bridge.name}
+    # Its bridges are removed all the same.
+    libvirt_ovs.stop_vswitchd()
 
 
 def test_guest_image_is_built_once(libvirt_isolated: None) -> None:
