@@ -55,6 +55,8 @@ def translate(error: libvirt.libvirtError, hint: str = "") -> NicplugError:
         # Its own words are of sockets, and of the end of a file.
         hint = "the connection to libvirt is lost, before that was done or after: open another one, and look"
     code = error.get_error_code()
+    if code == libvirt.VIR_ERR_INVALID_CONN:
+        hint = "this program has closed its connection to libvirt: open another one"
     # What libvirt quotes of other programs may have lines.
     said = " ".join(str(error).split())
     for name, kind in _CLASSES.items():

@@ -17,6 +17,7 @@ import pytest
 
 from nicplug_xml import (
     NicplugError,
+    OperationError,
     attach_backend,
     create,
     define,
@@ -204,3 +205,14 @@ def test_what_is_shown_is_all_there_is(
     finally:
         for dom in doms:
             dom.undefine()
+
+
+def test_a_connection_that_the_program_itself_has_closed(
+    libvirt_daemon: PrivateDaemon, deferred_guest: Callable[..., Guest], new_mac: Callable[[], str]
+) -> None:
+    name = deferred_guest(new_mac(), timeout=None).name
+    conn = libvirt_daemon.connect()
+    dom = conn.lookupByName(name)
+    conn.close()
+    with pytest.raises(OperationError, match="has closed its connection to libvirt: open another one"):
+        interfaces(dom)
