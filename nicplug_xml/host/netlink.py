@@ -39,7 +39,7 @@ def kernel_errors() -> Iterator[None]:
         yield
     except NetlinkError as error:
         hint = "this takes root or CAP_NET_ADMIN" if error.code == errno.EPERM else ""
-        raise OperationError(f"the kernel refuses: {error}", hint=hint) from error
+        raise OperationError(f"the kernel refuses: {error.args[1]}", hint=hint) from error
 
 
 def index_of(device: str, kind: str = "device") -> int:

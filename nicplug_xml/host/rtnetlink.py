@@ -88,7 +88,7 @@ class RefusedError(OperationError):
         :param said: its own words; those that go with the number where it says nothing.
         """
         hint = "this takes root or CAP_NET_ADMIN" if code == errno.EPERM else ""
-        return cls(f"the kernel refuses: {(code, said or os.strerror(code))}", hint=hint, code=code)
+        return cls(f"the kernel refuses: {said or os.strerror(code)}", hint=hint, code=code)
 
 
 class _Redirect(NamedTuple):

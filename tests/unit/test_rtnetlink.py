@@ -161,11 +161,11 @@ def test_a_device_that_is_gone_is_deleted() -> None:
 
 def test_refusals() -> None:
     _require_done(struct.pack("=i", 0), 0)
-    with pytest.raises(RefusedError, match=r"the kernel refuses: \(17, 'File exists'\)"):
+    with pytest.raises(RefusedError, match=r"the kernel refuses: File exists"):
         _require_done(struct.pack("=i", -17) + bytes(16), 0x100)
     said = b"Invalid handle\0"
     words = struct.pack("=HH", 4 + len(said), 1) + said
-    with pytest.raises(RefusedError, match=r"\(22, 'Invalid handle'\)") as caught:
+    with pytest.raises(RefusedError, match=r"the kernel refuses: Invalid handle") as caught:
         _require_done(struct.pack("=i", -22) + bytes(16) + words, 0x300)
     assert caught.value.code == 22
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
