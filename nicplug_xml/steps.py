@@ -212,7 +212,7 @@ class UpdateDevice(Frozen):
 
 
 class SetMtu(Frozen):
-    """Give a NIC's host device the MTU of the bridge that it is to be a port of.
+    """Give a NIC's host device the MTU of what it is plugged into, or what the NIC was told to use.
 
     A bridge that nobody gave an MTU takes that of its smallest port.
 
@@ -223,7 +223,7 @@ class SetMtu(Frozen):
     mac: str
     mtu: int
     before: int
-    summary: str = "give it the bridge's MTU"
+    summary: str = "give it the MTU that it needs"
 
     def describe(self) -> str:
         return f"netlink  RTM_NEWLINK {self.device} mtu {self.mtu}"

@@ -75,11 +75,8 @@ def _serve(xml: str, operation: str) -> None:
                     continue
                 if operation == _START:
                     _plug(replace(nic, target=device, carrier=up), nic.backend, root, host)
-                elif port := joints.parse_port(sysfs.alias(device)):
-                    # Redirects are still there, and its carrier is as it was; its MTU is the parking place's.
-                    if not nic.element.get("mtu", "size") and (mtu := sysfs.mtu(port.device)):
-                        host.set_mtu(device, nic.mac, mtu)
-                    host.join(device, port)
+                else:
+                    _reconnect(nic, device, host)
             except Exception as error:  # the others are to be served as well
                 _tell(f"{nic.name} of {name}", error)
 
@@ -135,6 +132,21 @@ def _plug(nic: Interface, backend: Backend, domain: Element, host: _Container) -
     held = Held(nic, Scope.LIVE, domain, NOT_ASKED, lambda: "network", sysfs.mtu, lambda: None)
     steps, _ = veth.attach(held, backend, backends.endpoint(backend, ""), nic.link)
     carry_out(Plan(f"plug {nic.name} in", nic.key, Scope.LIVE, tuple(steps)), cast("Host", host))
+
+
+def _reconnect(nic: Interface, device: str, host: _Container) -> None:
+    """Make a NIC's host device what it was: redirects are still there, and its carrier is as it was.
+
+    Its MTU may be the parking place's.
+    """
+    alias = sysfs.alias(device)
+    port = joints.parse_port(alias)
+    joint = port or joints.parse(alias)
+    mtu = sysfs.mtu(joint.device) if joint and not nic.element.get("mtu", "size") else 0
+    if mtu and (port or mtu > sysfs.mtu(device)):
+        host.set_mtu(device, nic.mac, mtu)
+    if port:
+        host.join(device, port)
 
 
 def _content(root: Element, name: str) -> str:

@@ -89,6 +89,19 @@ def fitting(held: Held, endpoint: Endpoint, *steps: Step) -> list[Step]:
     return [fit, *steps] if its < wanted else [*steps, fit]
 
 
+def widen(held: Held, endpoint: Endpoint) -> list[Step]:
+    """Plan to have a NIC's host device take frames as large as it was told to, or as the other side takes.
+
+    A tap takes all that a guest sends; an end of a veth pair drops what is larger than its MTU.
+    """
+    nic, wanted = held.nic, _mtu(held)
+    if not wanted and not isinstance(endpoint, BridgePort):
+        joint, _ = JOINED[type(endpoint)](held, endpoint)
+        wanted = held.mtu(joint.place if joint.is_ours else joint.device)
+    its = held.mtu(nic.target)
+    return [SetMtu(nic.target, nic.mac, wanted, its)] if 0 < its < wanted else []
+
+
 def _excludes(before: Joint, joint: Joint) -> bool:
     """Whether the kernel has both only one after the other: two macvlans of one MAC on one device."""
     return before.kind == joint.kind == "macvlan" and before.place == joint.place

@@ -18,7 +18,7 @@ from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
 from nicplug_xml.planes import tap
 from nicplug_xml.planes.held import Held
-from nicplug_xml.planes.joining import fitting, join, part, require_here
+from nicplug_xml.planes.joining import fitting, join, part, require_here, widen
 from nicplug_xml.steps import Join, Part, SetCarrier, Step
 
 NAME = "veth"
@@ -71,7 +71,7 @@ def attach(
     joining, dispose = _join(held, endpoint)
     before = [] if wanted else _carrier(held, up=False)
     after = _carrier(held, up=True) if wanted else []
-    return [require_here(held), *before, *joining, *after], dispose
+    return [require_here(held), *before, *widen(held, endpoint), *joining, *after], dispose
 
 
 def detach(held: Held) -> tuple[list[Step], list[Step]]:

@@ -40,13 +40,16 @@ class Wire:
         """Stop reading."""
         self._socket.close()
 
-    def send(self, vlan: int | None = None, to: str = "ff" * 6, kind: bytes = _EXPERIMENT) -> bytes:
+    def send(
+        self, vlan: int | None = None, to: str = "ff" * 6, kind: bytes = _EXPERIMENT, size: int = 46
+    ) -> bytes:
         """Send a frame with a tag, or without one; return what is in it, which no other frame has.
 
         :param to: its destination, in hexadecimal.
         :param kind: its EtherType, and what else begins what is in it.
+        :param size: how long what is in it is.
         """
-        content = f"nicplug frame {next(_numbers)}".encode().ljust(46, b".")
+        content = f"nicplug frame {next(_numbers)}".encode().ljust(size, b".")
         tag = b"" if vlan is None else struct.pack("!HH", 0x8100, vlan)
         sender = bytes.fromhex("5254000000f0")
         self._socket.send(bytes.fromhex(to) + sender + tag + kind + content)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,8 @@ from nicplug_xml.testing.container import boot_container
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.namespace import new_network, run_in_network
 from tests.live.conftest import devices, everything, is_isolated, master, mtu, run, target, wait_until
+from tests.live.frames import Wire
+from tests.live.test_cables import network_of
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.daemon import PrivateDaemon
@@ -404,6 +406,46 @@ BACKENDS = {
     "direct": lambda blue, lower: direct.backend(lower),
     "netdev": lambda blue, lower: netdev.backend(lower),
 }
+
+
+@pytest.mark.parametrize("children", ["", "<mtu size='4000'/>"])
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_frames_pass_that_are_as_large_as_the_other_side_takes(
+    libvirt_daemon: PrivateDaemon,
+    libvirt_container: GuestFactory,
+    libvirt_bridge: BridgeFactory,
+    lower: str,
+    new_mac: NewMac,
+    kind: str,
+    children: str,
+) -> None:
+    """libvirt gives a container's NIC no MTU; the container does so by itself."""
+    mac, narrow, wide = new_mac(), libvirt_bridge(), libvirt_bridge()
+    container = libvirt_container(nic(mac, children=children), define=define)
+    container.run("ip link set eth0 mtu 4000")
+    for end in (lower, f"{lower}1"):
+        run("ip", "link", "set", end, "mtu", "4000")
+    if kind == "bridge":
+        run("ip", "link", "set", lower, "master", wide.name)
+    network = network_of(container.dom)
+    with closing(Wire("eth0", network)) as inside, closing(Wire(f"{lower}1")) as far:
+        os.close(network)
+
+        def passes() -> bool:
+            content = inside.send(size=3900), far.send(size=3900)
+            found = far.arrived(content[0], timeout=5), inside.arrived(content[1], timeout=5)
+            return None not in found
+
+        attach_backend(container.dom, mac, BACKENDS[kind](wide.name, lower))
+        container.wait_carrier(mac, up=True)
+        assert passes()
+        # Out of the parking place, to where libvirtd puts it back.
+        attach_backend(container.dom, mac, bridge.backend(narrow.name))
+        attach_backend(container.dom, mac, BACKENDS[kind](wide.name, lower))
+        assert passes()
+        libvirt_daemon.restart()
+        container.dom = libvirt_daemon.connect_containers().lookupByName(container.name)
+        assert passes()
 
 
 @pytest.mark.parametrize("present", [None, *BACKENDS])
