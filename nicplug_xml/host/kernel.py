@@ -329,10 +329,18 @@ class Kernel:
         holder, its = self._holder(joint.ifindex)
         if its is not None and (holder, its.kind) != (device, "device"):
             raise _held(joint.device, holder)
-        for upper in sysfs.uppers(joint.device):
+        uppers = sysfs.uppers(joint.device)
+        for upper in uppers:
             above, _ = self._holder(sysfs.index(upper))
             if above not in ("", device):
                 raise _held(joint.device, above)
+            if sysfs.is_macvtap(upper):
+                raise _shared(joint.device, f"is below {upper}")
+        # Those of planes hub and swap are to be seen by what they need of the device, in mode passthrough by
+        # nothing: whoever looks on needs the same.
+        needed = sysfs.flags(joint.device) & ~self._netlink.flags(joint.ifindex)
+        if not holder and not uppers and needed & sysfs.IFF_ALLMULTI:
+            raise _shared(joint.device, "passes all groups, as for a macvtap of plane hub or swap")
         if not holder and (bridge := sysfs.master(joint.device)):
             raise UnsupportedError(
                 f"device '{joint.device}' is a port of {bridge}, which would get none of its frames",
@@ -404,6 +412,13 @@ def _held(device: str, holder: str) -> UnsupportedError:
     return UnsupportedError(
         f"device '{device}' is joined to {holder}, the device of another NIC",
         hint=f"unplug that NIC first: 'nicplug list' says which domain has {holder}",
+    )
+
+
+def _shared(device: str, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"device '{device}' {why}, which would get none of its frames",
+        hint=f"unplug that NIC first: 'nicplug list' and 'virsh domiflist' show who is on {device}",
     )
 
 

@@ -65,14 +65,24 @@ def is_isolated(device: str) -> bool:
     return _read(device, "brport/isolated") == "1"
 
 
+def flags(device: str) -> int:
+    """Return the flags of `device`, with what others need of it; 0 when there is none of that name."""
+    return int(_read(device, "flags") or "0", 16)
+
+
 def is_up(device: str) -> bool:
     """Whether `device` is there, and was set up (not: whether it has a carrier)."""
-    return bool(int(_read(device, "flags") or "0", 16) & IFF_UP)
+    return bool(flags(device) & IFF_UP)
 
 
 def passes_groups(device: str) -> bool:
     """Whether `device` is there, and somebody has it pass all multicast groups, or all that there is."""
-    return bool(int(_read(device, "flags") or "0", 16) & (IFF_PROMISC | IFF_ALLMULTI))
+    return bool(flags(device) & (IFF_PROMISC | IFF_ALLMULTI))
+
+
+def is_macvtap(device: str) -> bool:
+    """Whether `device` is there, and is a macvtap."""
+    return os.path.isdir(f"{_NET}/{device}/macvtap")
 
 
 def alias(device: str) -> str:

@@ -16,6 +16,7 @@ from nicplug_xml.host.threads import in_thread
 _ALL = 0x0003
 _EXPERIMENT = b"\x88\xb5"
 _SOL_PACKET = 263
+_ADD_MEMBERSHIP, _PROMISCUOUS = 1, 1
 _AUXDATA = 8
 _VLAN_VALID = 0x10
 _CLONE_NEWNET = 0x40000000
@@ -39,6 +40,11 @@ class Wire:
     def close(self) -> None:
         """Stop reading."""
         self._socket.close()
+
+    def be_promiscuous(self) -> None:
+        """Have the device pass frames that are for others, as tcpdump does."""
+        request = struct.pack("iHH8s", socket.if_nametoindex(self.device), _PROMISCUOUS, 0, b"")
+        self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, request)
 
     def send(
         self, vlan: int | None = None, to: str = "ff" * 6, kind: bytes = _EXPERIMENT, size: int = 46

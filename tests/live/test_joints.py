@@ -21,6 +21,7 @@ from nicplug_xml import (
     Connection,
     NicplugError,
     OperationError,
+    UnsupportedError,
     attach_backend,
     create,
     define,
@@ -38,6 +39,7 @@ from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel, joint_of
 from nicplug_xml.host.locking import locked
 from nicplug_xml.host.rtnetlink import Rtnetlink
+from nicplug_xml.host.tap import open_macvtap
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.operations import carry_out_plan
@@ -320,6 +322,40 @@ def test_a_device_of_the_host_is_one_nics(
     assert without(OURS, everything(guest.dom)) == without(OURS, unplugged)
     attach_backend(guest.dom, second, netdev.backend(lower))
     assert "PROMISC" in run("ip", "link", "show", lower)
+
+
+@pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "of libvirt's"])
+def test_a_device_below_a_macvtap_is_refused(lower: str, other: str, mode: str) -> None:
+    """The macvtap would get none of the frames, and whoever is behind it would not be told."""
+    with closing(Kernel()) as kernel:
+        if mode in MODES:
+            (descriptor,) = open_macvtap(lower, mode, "52:54:00:11:22:77")
+            why = "passes all groups, as for a macvtap of plane hub or swap, which would get none"
+        else:
+            run("ip", "link", "add", "link", lower, "name", "npmacvtap", "type", "macvtap")
+            why = "device 'nplow' is below npmacvtap, which would get none of its frames"
+        before = run("ip", "link"), run("tc", "qdisc")
+        with pytest.raises(NicplugError, match=why):
+            kernel.join(other, Joint("device", lower))
+        assert (run("ip", "link"), run("tc", "qdisc")) == before
+        if mode in MODES:
+            os.close(descriptor)
+        else:
+            run("ip", "link", "delete", "npmacvtap")
+        # Who looks on is in nobody's way, nor who was told to pass all groups.
+        run("ip", "link", "set", lower, "allmulticast", "on")
+        with closing(Wire(lower)) as looking:
+            looking.be_promiscuous()
+            wait_until(lambda: is_joined(kernel, other, lower), timeout=5)
+            kernel.part(other, Joint("device", lower))
+
+
+def is_joined(kernel: Kernel, device: str, other: str) -> bool:
+    """Join a device to another one, which may be below a macvtap for a moment yet; tell whether it was."""
+    with suppress(UnsupportedError):
+        kernel.join(device, Joint("device", other))
+        return True
+    return False
 
 
 def test_a_joined_nic_that_virsh_moves_to_a_bridge_is_parted_by_attaching_it(
