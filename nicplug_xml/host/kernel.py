@@ -338,8 +338,9 @@ class Kernel:
                 raise _shared(joint.device, f"is below {upper}")
         # Those of planes hub and swap are to be seen by what they need of the device, in mode passthrough by
         # nothing: whoever looks on needs the same.
-        needed = sysfs.flags(joint.device) & ~self._netlink.flags(joint.ifindex)
-        if not holder and not uppers and needed & sysfs.IFF_ALLMULTI:
+        groups = sysfs.IFF_ALLMULTI
+        passes = sysfs.flags(joint.device) & groups
+        if passes and not (holder or uppers or self._netlink.flags(joint.ifindex) & groups):
             raise _shared(joint.device, "passes all groups, as for a macvtap of plane hub or swap")
         if not holder and (bridge := sysfs.master(joint.device)):
             raise UnsupportedError(
