@@ -57,6 +57,10 @@ def translate(error: libvirt.libvirtError, hint: str = "") -> NicplugError:
     code = error.get_error_code()
     if code == libvirt.VIR_ERR_INVALID_CONN:
         hint = "this program has closed its connection to libvirt: open another one"
+    if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+        hint = (
+            "'virsh domjobinfo' tells what libvirt is doing, a migration or a save say; try again after that"
+        )
     # What libvirt quotes of other programs may have lines.
     said = " ".join(str(error).split())
     for name, kind in _CLASSES.items():
