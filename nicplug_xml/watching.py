@@ -139,9 +139,8 @@ def _is_under_way(uuid: str, occurrences: Sequence[Occurrence]) -> bool:
 
     What it has done so far would be taken for somebody else's doing.
     """
-    told = {one.kind for one in occurrences}
     recent = time.time() - occurrences[0].at < LONGEST
-    return recent and told.isdisjoint(("ours", *_LIFECYCLE)) and is_locked(uuid)
+    return recent and all(one.kind != "ours" for one in occurrences) and is_locked(uuid)
 
 
 def _kinds(one: InterfaceStatus | None, other: InterfaceStatus | None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from nicplug_xml import attach_backend, carry_out_plan, define, detach_backend, 
 from nicplug_xml.backends import bridge, netdev, user
 from nicplug_xml.host.events import Occurrence, kernel_told
 from nicplug_xml.host.locking import locked
+from nicplug_xml.steps import Step, UpdateDevice
 from tests.json_document import check
 from tests.live.conftest import interface_xml, many_descriptors, processes, run, veth
 
@@ -214,6 +215,19 @@ def test_what_takes_long_is_no_one_elses_doing(
         carry_out_plan(dom, plan, lambda *_: time.sleep(2))
     told = watch.events(2)
     assert sorted(map(short, told)) == [("carrier", "nicplug"), ("plugged", "nicplug")]
+
+    # A start in the meantime, whoever did that, is told with what comes of it.
+    dom.destroy()
+    assert short(*watch.events(1)) == ("stopped", None)
+
+    def start(step: Step, _seconds: float) -> None:
+        if isinstance(step, UpdateDevice):
+            dom.create()
+            time.sleep(1)
+
+    with locked(dom.UUIDString()):
+        carry_out_plan(dom, plan_attach(dom, mac, bridge.backend(blue.name)), start)
+    assert [short(told) for told in watch.events(2)] == [("started", None), ("plugged", "nicplug")]
     assert watch.end()[0] == 0
 
 
