@@ -501,6 +501,18 @@ def test_a_tap_that_has_left_its_bridge_is_connected_again(patched_virsh: Virsh,
     assert answers(guest, BLUE) == BLUE
 
 
+def test_a_tap_in_a_hub_that_has_left_its_bridge_is_connected_again(
+    patched_virsh: Virsh, networks: None
+) -> None:
+    virsh = patched_virsh
+    guest = virsh.start(DIRECT_LATER)
+    virsh.update(ON_BLUE)
+    run("ip", "link", "set", target(guest.dom, MAC), "nomaster")
+    virsh("domif-attach-backend", NAME, MAC)
+    assert master(target(guest.dom, MAC)) == "npblue"
+    assert answers(guest, BLUE) == BLUE
+
+
 def test_a_libvirtd_that_is_killed_in_the_middle_of_a_change(
     patched_virsh: Virsh, networks: None, tmp_path: Path
 ) -> None:
@@ -637,6 +649,16 @@ def test_what_fails_changes_nothing(stock_virsh: Virsh, networks: None) -> None:
         assert answers(guest, expected) == expected
 
 
+def test_a_move_whose_filter_fails_is_taken_back(stock_virsh: Virsh, networks: None) -> None:
+    virsh = stock_virsh
+    guest = virsh.start(ON_BLUE)
+    shown = virsh.interface()
+    with pytest.raises(OperationError, match="np-missing"):
+        virsh.update(nic("attached", "bridge", "npgreen", "<filterref filter='np-missing'/>"))
+    assert (virsh.interface(), master(target(guest.dom, MAC))) == (shown, "npblue")
+    assert answers(guest, BLUE) == BLUE
+
+
 def test_a_bandwidth_that_the_kernel_may_lack(stock_virsh: Virsh, networks: None) -> None:
     """It needs qdiscs: without them libvirt fails in the middle, and has to put everything back."""
     virsh = stock_virsh
@@ -670,14 +692,40 @@ def test_a_deferred_nic_can_be_hot_plugged(stock_virsh: Virsh, networks: None) -
     assert devices() == before
 
 
-def test_a_guest_that_was_suspended_goes_on_with_addresses_of_the_host(stock_virsh: Virsh) -> None:
-    virsh, host = stock_virsh, "192.0.2.9"
+#: Of a host that is a router: an address, and what is behind the guest.
+ROUTED = {
+    "ipv4": ("192.0.2.9", "198.51.100.0/24", "192.0.2.1"),
+    "ipv6": ("2001:db8:9::9", "2001:db8:a::/64", "2001:db8:9::1"),
+}
+
+
+@pytest.mark.parametrize("family", ROUTED)
+def test_a_guest_that_was_suspended_goes_on_with_addresses_of_the_host(
+    stock_virsh: Virsh, family: str
+) -> None:
+    virsh, (host, net, gateway) = stock_virsh, ROUTED[family]
+    behind, prefix = net.split("/")
     guest = virsh.start()
-    virsh.update(nic("attached", "ethernet", children=f"<source><ip address='{host}' prefix='24'/></source>"))
+    route = f"<route family='{family}' address='{behind}' prefix='{prefix}' gateway='{gateway}'/>"
+    source = f"<source><ip family='{family}' address='{host}' prefix='{prefix}'/>{route}</source>"
+    virsh.update(nic("attached", "ethernet", children=source))
+    tap = target(guest.dom, MAC)
     for _ in range(2):
         virsh("suspend", NAME)
+        assert host not in run("ip", "address", "show", "dev", tap)
+        assert net not in run("ip", f"-{family[3]}", "route")
         virsh("resume", NAME)
-    assert guest.run(f"ping -c 1 -W 10 {host} >/dev/null && echo {host}").strip() == host
+    # What somebody else has by now cannot be had, until it is free again.
+    virsh("suspend", NAME)
+    other = ("lo", "metric", "1", "table", "main")
+    run("ip", f"-{family[3]}", "route", "add", net, "dev", *other)
+    with pytest.raises(OperationError, match="adding route"):
+        virsh("resume", NAME)
+    run("ip", f"-{family[3]}", "route", "delete", net, "dev", *other)
+    virsh("resume", NAME)
+    assert gateway in run("ip", f"-{family[3]}", "route", "show", net)
+    if family == "ipv4":
+        assert guest.run(f"ping -c 1 -W 10 {host} >/dev/null && echo {host}").strip() == host
 
 
 def test_a_script_taints_the_guest(stock_virsh: Virsh) -> None:
