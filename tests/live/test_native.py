@@ -618,6 +618,26 @@ def test_the_link_is_another_thing(stock_virsh: Virsh, networks: None) -> None:
     assert virsh("domif-getlink", NAME, MAC).split()[-1] == "up"
 
 
+def test_another_link_leaves_a_nic_on_its_device_of_a_pool(stock_virsh: Virsh, networks: None) -> None:
+    virsh, pool = stock_virsh, "npnativepool"
+    conn = virsh.daemon.connect()
+    members = "".join(f"<interface dev='{device}'/>" for device in (DEVICE, "npblue"))
+    network = conn.networkCreateXML(
+        f"<network><name>{pool}</name><forward mode='bridge'>{members}</forward></network>"
+    )
+    try:
+        guest = virsh.start(DIRECT_LATER)
+        virsh.update(nic("attached", "network", pool))
+        macvtap = target(guest.dom, MAC)
+        virsh.update(nic("attached", "network", pool, "<link state='down'/>"))
+        assert target(guest.dom, MAC) == macvtap
+        assert len(network.listAllPorts()) == 1
+        virsh("destroy", NAME)
+        assert not network.listAllPorts()
+    finally:
+        network.destroy()
+
+
 def test_an_update_without_the_attribute_plugs_and_pulls_nothing(stock_virsh: Virsh, networks: None) -> None:
     virsh = stock_virsh
     guest = virsh.start()
