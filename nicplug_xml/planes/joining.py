@@ -28,6 +28,9 @@ from nicplug_xml.steps import (
     Step,
 )
 
+#: The kernel's ETH_MAX_MTU; "lo" has more, and is refused for what it is.
+_LARGEST_MTU = 65535
+
 
 def join(held: Held, endpoint: Endpoint) -> tuple[list[Step], list[Step]]:
     """Plan to join a NIC's host device to an endpoint; and what lets go of the old joint afterwards.
@@ -97,7 +100,7 @@ def widen(held: Held, endpoint: Endpoint) -> list[Step]:
     nic, wanted = held.nic, _mtu(held)
     if not wanted and not isinstance(endpoint, BridgePort):
         joint, _ = JOINED[type(endpoint)](held, endpoint)
-        wanted = held.mtu(joint.place if joint.is_ours else joint.device)
+        wanted = min(held.mtu(joint.place if joint.is_ours else joint.device), _LARGEST_MTU)
     its = held.mtu(nic.target)
     return [SetMtu(nic.target, nic.mac, wanted, its)] if 0 < its < wanted else []
 
