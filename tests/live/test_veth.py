@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -99,6 +100,23 @@ def test_no_carrier_at_the_start_not_for_a_moment(deferred_container: NewContain
     assert container.events("carrier") == []
     (status,) = interfaces(container.dom)
     assert (status.plane, status.connection, status.carrier) == ("veth", Connection.DEFERRED, False)
+
+
+def test_a_container_whose_metadata_is_lost_is_plugged_in_all_the_same(
+    libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+
+    def lose(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain:
+        defined = define(conn, xml).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        return conn.defineXML(re.sub("<metadata>.*</metadata>", "", defined, flags=re.DOTALL))
+
+    container = libvirt_container(nic(mac), define=lose)
+    assert "metadata" not in container.dom.XMLDesc()
+    assert not container.carrier(mac)
+    attach_backend(container.dom, mac, bridge.backend(blue.name))
+    container.wait_carrier(mac, up=True)
+    assert master(target(container.dom, mac)) == blue.name
 
 
 @pytest.mark.parametrize("plugged", ["bridge", "direct", "netdev"])
