@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml.document import Element
-from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
+from nicplug_xml.errors import NicplugError, NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import netlink, sysfs
 from nicplug_xml.host.errors import translate, translated
 from nicplug_xml.planes import hub, native, tap
@@ -237,18 +237,23 @@ def _ensure_network(conn: libvirt.virConnect) -> None:
         if network.isActive():
             return
     try:
-        network.create()
-    except libvirt.libvirtError as error:
+        if not remote_host(conn) and sysfs.is_bridge(tap.NETWORK_BRIDGE):
+            # Newer libvirts remove what they find in the place of their bridge, whoever parks there.
+            raise OperationError(
+                f"there is a bridge {tap.NETWORK_BRIDGE}, and it is not this libvirtd's",
+                hint="if another libvirtd parks there, this one can not: use plane hub; if none does,"
+                f" 'ip link delete {tap.NETWORK_BRIDGE}' makes way",
+            )
+        with translated("taps and bridges take qemu:///system; plane hub does without"):
+            network.create()
+    except NicplugError:
         # Where these fail as well, why the first one did is what to tell.
         with suppress(libvirt.libvirtError):
             if _is_active_soon(network):
                 return
             if defined:
                 network.undefine()
-        hint = "taps and bridges take qemu:///system; plane hub does without"
-        if not remote_host(conn) and sysfs.is_bridge(tap.NETWORK_BRIDGE):
-            hint = f"if another libvirtd parks in {tap.NETWORK_BRIDGE}, this one can not: use plane hub"
-        raise translate(error, hint) from error
+        raise
 
 
 def _lookup_network(conn: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:
