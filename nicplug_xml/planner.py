@@ -173,8 +173,10 @@ class Site(Frozen):
             if nic.plane is not None:
                 steps.append(self._record(nic.connection, state, nic.backend, nic.shown))
             if attached:
-                # Where it has fallen off its bridge, that is not for the link to mend.
-                backend = None if tap.has_fallen_off(nic, self.view.facts) else nic.backend
+                # Newer libvirts have a new port of its network for it after each update.
+                backend = nic.backend and backends.intended(nic.backend)
+                if tap.has_fallen_off(nic, self.view.facts):
+                    backend = None  # that is not for the link to mend
                 steps.append(self._check(Connection.ATTACHED, backend, state == "up"))
         # libvirt changes nothing of a NIC whose network is not active.
         place, hint = _place(nic.backend) if nic.backend else ("", "")
