@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from nicplug_xml.document import Document, Element
 from nicplug_xml.endpoints import BridgePort, Endpoint, MacvtapOn, OvsPort
 from nicplug_xml.facts import Facts
+from nicplug_xml.frozen import replace
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Interface, Scope
@@ -48,6 +49,11 @@ PARKING = {
     "network": Backend("network", (f"<source network='{PARKING_NETWORK}'/>", "<port isolated='yes'/>")),
     "bridge": Backend("bridge", (f"<source bridge='{PARKING_BRIDGE}'/>", "<port isolated='yes'/>")),
 }
+
+#: The network's bridge by itself, for a running guest's NIC that comes from a portgroup or goes to one.
+_ASIDE = Backend("bridge", (f"<source bridge='{NETWORK_BRIDGE}'/>", "<port isolated='yes'/>"))
+
+_PARKED = {("network", PARKING_NETWORK), ("bridge", PARKING_BRIDGE), ("bridge", NETWORK_BRIDGE)}
 
 NETWORK_XML = f"""<network>
   <name>{PARKING_NETWORK}</name>
@@ -146,16 +152,17 @@ def attach(
     if type(endpoint) not in JOINED:
         xml = with_backend(nic.xml, backend, link, KEPT)
         update = UpdateDevice("change its bridge and link", xml, nic.xml, held.scope)
-        steps = fitting(held, endpoint, update)
         bridge = endpoint.bridge if isinstance(endpoint, BridgePort) else ""
+        first: list[Step] = _out(held)
         if has_fallen_off(nic, held.facts) and bridge == nic.element.get("source", "bridge"):
             # libvirt does nothing about a bridge that it takes the tap to be in: out of that first.
-            steps[:0] = [RequireDevice(bridge, 0), *_park(held, nic.link)]
+            first = [RequireDevice(bridge, 0), *_park(held, nic.link)]
         elif held.scope is Scope.LIVE and _is_another_portgroup(nic, backend):
-            # libvirt refuses that, or (9.0) goes on having the NIC in the old one.
-            steps[:0] = _park(held, nic.link)
-        else:
-            steps[:0] = _out(held)
+            # libvirt refuses that, or (9.0) goes on having the NIC in the old one; but for another type.
+            aside = _park_at(held, _ASIDE, nic.element.get("link", "state"))
+            first = [_ensure_parking(held), *first, aside]
+            update = replace(update, undo_xml=aside.xml)
+        steps = [*first, *fitting(held, endpoint, update)]
         if held.scope is Scope.LIVE and backend.type == "network":
             steps.insert(0, RequireNetwork(backend.source.get("network", "")))
         parting, dispose = part(held)
@@ -202,8 +209,15 @@ def _park(held: Held, link: str | None) -> list[Step]:
         if (link or "up") == (element.get("link", "state") or "up"):
             return []
         return carrier(held, link or "up")
-    xml = with_backend(nic.xml, PARKING[held.parking()], link, KEPT)
-    return [_ensure_parking(held), *_out(held), UpdateDevice("park it", xml, nic.xml, held.scope)]
+    place = PARKING[held.parking()]
+    if held.scope is Scope.LIVE and element.get("source", "portgroup"):
+        place = _ASIDE  # libvirt refuses, but for another type, to take the portgroup away
+    return [_ensure_parking(held), *_out(held), _park_at(held, place, link)]
+
+
+def _park_at(held: Held, place: Backend, link: str | None) -> UpdateDevice:
+    nic = held.nic
+    return UpdateDevice("park it", with_backend(nic.xml, place, link, KEPT), nic.xml, held.scope)
 
 
 def _ensure_parking(held: Held) -> EnsureParking:
@@ -221,10 +235,9 @@ def _out(held: Held) -> list[Step]:
 
 
 def _is_another_portgroup(nic: Interface, backend: Backend) -> bool:
-    """Whether a backend is the network that a NIC is in, by another portgroup."""
-    before = nic.element.get("source", "network"), nic.element.get("source", "portgroup")
-    network, portgroup = backend.source.get("network"), backend.source.get("portgroup")
-    return network is not None and before[0] == network and before[1] != portgroup
+    """Whether a backend is a network, as what a NIC is in is one, parked or not, by another portgroup."""
+    before, after = nic.element.get("source", "portgroup"), backend.source.get("portgroup")
+    return before != after and "network" in backend.source and bool(nic.element.get("source", "network"))
 
 
 def _has_bandwidth(backend: Backend, endpoint: Endpoint | None = None) -> bool:
@@ -236,4 +249,4 @@ def _has_bandwidth(backend: Backend, endpoint: Endpoint | None = None) -> bool:
 def is_parked(interface: Element) -> bool:
     """Whether a stock ``<interface>`` is in the parking place."""
     kind = interface.attributes.get("type", "")
-    return kind in PARKING and interface.get("source", kind) == PARKING[kind].source[kind]
+    return (kind, interface.get("source", kind)) in _PARKED
