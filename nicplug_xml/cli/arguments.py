@@ -185,6 +185,11 @@ def _restore(command: argparse.ArgumentParser) -> None:
 def _domain_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="extended domain XML; - is standard input")
     command.add_argument("--plane", default="auto", help=_PLANE)
+    command.add_argument(
+        "--skip-validate",
+        action="store_true",
+        help="leave it to libvirt to find what is wrong; a newer one knows more than the schemas here",
+    )
 
 
 def _edit(command: argparse.ArgumentParser) -> None:

@@ -297,7 +297,7 @@ def _print_status(status: InterfaceStatus, options: argparse.Namespace) -> None:
 def _make(options: argparse.Namespace, make: Callable[..., libvirt.virDomain], verb: str) -> int:
     _require_plane(options.plane)
     text = _read(options.file)[0]
-    dom = make(_connect(options), text, plane=options.plane)
+    dom = make(_connect(options), text, plane=options.plane, check=not options.skip_validate)
     if options.json:
         print(json.dumps({"domain": dom.name(), "uuid": dom.UUIDString()}))
     else:

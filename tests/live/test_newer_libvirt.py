@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import libvirt
 import pytest
 
-from nicplug_xml import Backend, Connection, OperationError, attach_backend, define, detach_backend, set_link
+from nicplug_xml import (
+    Backend,
+    Connection,
+    OperationError,
+    attach_backend,
+    define,
+    detach_backend,
+    interfaces,
+    set_link,
+    xml_desc,
+)
+from nicplug_xml.cli.main import main
 from nicplug_xml.host.connection import ensure_parking
 from nicplug_xml.host.domain import Domain
 from tests.live.conftest import devices, everything, interface_xml, master, target
@@ -111,6 +124,28 @@ def test_the_link_of_a_nic_in_a_network(
             status = set_link(dom, MAC, up)
             assert (status.changed, status.carrier, status.connection) == (True, up, Connection.ATTACHED)
             assert len(net.listAllPorts()) == 1
+
+
+def test_what_it_alone_knows_can_be_defined(
+    libvirt_connection: libvirt.virConnect,
+    newer_daemon: PrivateDaemon,
+    dom: libvirt.virDomain,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It shows more than the schemas here have, which are the distribution's."""
+    file = tmp_path / "vm.xml"
+    file.write_text(xml_desc(dom, libvirt.VIR_DOMAIN_XML_INACTIVE))
+    dom.destroy()
+    for command, verb in (("define", "defined"), ("create", "started")):
+        arguments = ["-c", newer_daemon.uri, command, str(file), "--plane", "tap"]
+        assert main(arguments) == 1
+        assert re.search(
+            r"is not valid: .*where libvirt is newer .* --skip-validate", capsys.readouterr().err
+        )
+        assert main([*arguments, "--skip-validate"]) == 0
+        assert capsys.readouterr().out == f"Domain '{dom.name()}' {verb} from {file}\n"
+        assert [nic.plane for nic in interfaces(dom)] == ["tap"]
 
 
 def test_another_libvirtds_parking_place_is_left_alone(
