@@ -283,15 +283,9 @@ def _carry_out(dom: libvirt.virDomain, make: Callable[[], Plan], options: argpar
         steps = {"summary": plan.summary, "steps": [step.describe() for step in plan.steps]}
         print(json.dumps(steps, indent=2) if options.json else plan)
         return 0
-    _print_status(operations.plan_and_carry_out(dom, make), options)
+    status = operations.plan_and_carry_out(dom, make)
+    print(json.dumps(output.status_json(status), indent=2) if options.json else output.sentence(status))
     return 0
-
-
-def _print_status(status: InterfaceStatus, options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(output.status_json(status), indent=2))
-    else:
-        print(output.sentence(status) + ("" if status.changed else ": it was so already, nothing changed"))
 
 
 def _make(options: argparse.Namespace, make: Callable[..., libvirt.virDomain], verb: str) -> int:

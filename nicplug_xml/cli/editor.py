@@ -139,8 +139,7 @@ def live_interface(dom: libvirt.virDomain, name: str) -> Subject:
         return problems
 
     def apply(xml: str, _forced: bool) -> str:
-        now = operations.update_device(dom, xml, _LIVE)
-        return sentence(now) + ("" if now.changed else ": it was so already, nothing changed")
+        return sentence(operations.update_device(dom, xml, _LIVE))
 
     return Subject(f"{status.interface} of domain '{dom.name()}'", read, check, apply, lambda _xml: False)
 

@@ -57,13 +57,14 @@ def status_json(status: InterfaceStatus) -> dict[str, object]:
 
 
 def sentence(status: InterfaceStatus) -> str:
-    """Return what is true of an interface now, for a person."""
+    """Return what is true of an interface now, and whether that is new, for a person."""
     where = backends.describe(status.backend)
     if status.connection is Connection.DEFERRED:
         state = "unplugged" if where == "-" else f"unplugged (intended: {where})"
     else:
         state = f"plugged into {where}"
-    return f"{status.interface} of {status.domain} is {state}, link {status.link}"
+    so_already = "" if status.changed else ": it was so already, nothing changed"
+    return f"{status.interface} of {status.domain} is {state}, link {status.link}{so_already}"
 
 
 def _row(status: InterfaceStatus) -> tuple[str, ...]:
