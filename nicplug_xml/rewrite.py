@@ -17,6 +17,7 @@ from nicplug_xml import metadata
 from nicplug_xml.document import MARK, Document, Element, check, decode, quoted
 from nicplug_xml.errors import SchemaError
 from nicplug_xml.facts import NOT_ASKED, Facts
+from nicplug_xml.frozen import Frozen
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import NEVER_PLUGGABLE, Backend, Connection
 from nicplug_xml.obstacles import obstacles
@@ -116,26 +117,16 @@ def to_extended(xml: str | bytes, *, restore_generated: bool = True, facts: Fact
     return document.edited()
 
 
-class _Rewriter:
-    """The one pass over a document that `to_stock` makes."""
+class _Rewriter(Frozen):
+    """The one pass over a document that `to_stock` makes; what it is given is as there."""
 
-    def __init__(
-        self,
-        document: Document,
-        interfaces: list[Element],
-        plane: str,
-        parking: str,
-        recorded: Mapping[str, str],
-        offered: Collection[str],
-        joined: Collection[str],
-    ) -> None:
-        self.document = document
-        self.interfaces = interfaces
-        self.plane = plane
-        self.parking = parking
-        self.recorded = recorded
-        self.offered = offered
-        self.joined = joined
+    document: Document
+    interfaces: list[Element]
+    plane: str
+    parking: str
+    recorded: Mapping[str, str]
+    offered: Collection[str]
+    joined: Collection[str]
 
     @cached_property
     def _aliases(self) -> set[str]:
