@@ -107,8 +107,9 @@ def to_extended(xml: str | bytes, *, restore_generated: bool = True, facts: Fact
         entry = metadata.entry_of(interface, entries)
         if entry is not None:
             _extend(document, interface, entry, facts)
-            if entry.generated and restore_generated:
-                _take_out_generated(document, interface, entry.generated)
+            made_up = interface.find(entry.generated) if restore_generated else None
+            if made_up is not None:
+                document.remove(made_up)
     # Those of interfaces that somebody has taken out as well.
     for name, plane in PLANES.items():
         plane.release(document, [entry.key for entry in entries.values() if entry.plane == name])
@@ -292,12 +293,6 @@ def _extend(document: Document, interface: Element, entry: Entry, facts: Facts) 
     else:
         put_network(document, interface)
     document.set_attribute(interface, "connection", connection.value)
-
-
-def _take_out_generated(document: Document, interface: Element, name: str) -> None:
-    child = interface.find(name)
-    if child is not None:
-        document.remove(child)
 
 
 def _put_back(document: Document, interface: Element, children: tuple[str, ...]) -> None:
