@@ -137,16 +137,13 @@ class Site(Frozen):
         :raises UnsupportedError: the interface cannot be unplugged.
         """
         nic, plane, held = self.nic, self.plane(), self._held()
-        steps: list[Step] = []
         # Somebody may have set the link of an unplugged NIC up by hand; what was interrupted leaves a joint
         # or a netdev.
         left = held.joint is not None or netdevs.delete_all(nic.key, self.view.facts.netdevs or ())
         loose = self.scope is Scope.LIVE and bool(nic.carrier or left)
         plugged = nic.connection is Connection.ATTACHED or loose
-        part: list[Step] = []
-        dispose: list[Step] = []
-        if plugged:
-            part, dispose = plane.detach(held)
+        part, dispose = plane.detach(held) if plugged else ([], [])
+        steps: list[Step] = []
         if plugged or not (self.has(intended) and same_link(link, nic.link)):
             steps = [
                 *part,

@@ -138,7 +138,7 @@ def _plan(site: Site, wanted: Wanted, announce: bool) -> Plan:
     nic, link = site.nic, wanted.link
     if wanted.connection is Connection.DEFERRED:
         return site.defer(wanted.backend, link)
-    if _is_attached_to(site, wanted.backend):
+    if nic.connection is Connection.ATTACHED and site.is_at(wanted.backend):
         return site.set_link(link or "up")
     link = "up" if link is None and nic.link == "down" else link
     return site.attach(wanted.backend, announce=announce, link=link, whole=True)
@@ -147,10 +147,6 @@ def _plan(site: Site, wanted: Wanted, announce: bool) -> Plan:
 def is_stock(site: Site, given: Element) -> bool:
     """Whether an interface that is not pluggable is to be left to libvirt."""
     return site.nic.plane is None and "connection" not in given.attributes
-
-
-def _is_attached_to(site: Site, backend: Backend | None) -> bool:
-    return site.nic.connection is Connection.ATTACHED and site.is_at(backend)
 
 
 def _wanted(site: Site, given: Element) -> Wanted:
