@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
 from nicplug_xml.cli.arguments import COMMANDS, command_parser, default_uri, split
-from nicplug_xml.host.names import Name
+from nicplug_xml.host.names import Name, PresentNames
 
 #: In place of candidates: the shell knows how files are completed.
 FILES = ":files"
@@ -21,36 +20,12 @@ _GLOBAL = (
 )
 
 
-class Names(Protocol):
-    """What there is now; nothing where that cannot be known."""
-
-    def domains(self) -> Iterable[Name]:
-        """Return the domains."""
-
-    def interfaces(self, domain: str) -> Iterable[Name]:
-        """Return the names of the interfaces of a domain."""
-
-    def bridges(self) -> Iterable[Name]:
-        """Return the Linux bridges."""
-
-    def ovs_bridges(self) -> Iterable[Name]:
-        """Return the bridges of Open vSwitch."""
-
-    def networks(self) -> Iterable[Name]:
-        """Return libvirt's networks."""
-
-    def devices(self) -> Iterable[Name]:
-        """Return the network devices of the host."""
-
-
 def complete(words: Sequence[str]) -> int:
     """Print what may come next, a candidate a line with what it is behind a tab; never an error.
 
     :param words: the words behind ``nicplug``; the last one is being written, and may be empty.
     :returns: the exit code.
     """
-    from nicplug_xml.host.names import PresentNames
-
     words = words or [""]
     try:
         for candidate in candidates(words, PresentNames(connection_of(words[:-1]))):
@@ -69,7 +44,7 @@ def connection_of(words: Sequence[str]) -> str | None:
     return default_uri()
 
 
-def candidates(words: Sequence[str], names: Names) -> list[Name]:
+def candidates(words: Sequence[str], names: PresentNames) -> list[Name]:
     """Return what may stand in the place of the last word.
 
     :param words: the words behind ``nicplug``.
@@ -82,7 +57,7 @@ def candidates(words: Sequence[str], names: Names) -> list[Name]:
     return [one if one.word == FILES else Name(prefix + one.word, one.about) for one in matching]
 
 
-def _after(words: Sequence[str], option: str | None, word: str, names: Names) -> Iterable[Name]:
+def _after(words: Sequence[str], option: str | None, word: str, names: PresentNames) -> Iterable[Name]:
     """Return what may follow.
 
     :param option: the option whose value `word` is, where one is written with it.
@@ -105,7 +80,7 @@ def _after(words: Sequence[str], option: str | None, word: str, names: Names) ->
         if pending is not None and option is None:
             pending = None
         elif action is not None:
-            pending = action if _takes_value(action) else None
+            pending = action if action.nargs != 0 else None
         elif not one.startswith("-") or one == "-":
             given.append(one)
     if pending is not None:
@@ -120,10 +95,6 @@ def _after(words: Sequence[str], option: str | None, word: str, names: Names) ->
     return _options(parser, set(rest))
 
 
-def _takes_value(action: argparse.Action) -> bool:
-    return action.nargs != 0
-
-
 def _options(parser: argparse.ArgumentParser, given: set[str]) -> Iterator[Name]:
     for action in parser._actions:
         again = isinstance(action, argparse._AppendAction)
@@ -132,7 +103,7 @@ def _options(parser: argparse.ArgumentParser, given: set[str]) -> Iterator[Name]
             yield Name(action.option_strings[-1], about)
 
 
-def _values(action: argparse.Action, given: Sequence[str], names: Names) -> Iterable[Name]:
+def _values(action: argparse.Action, given: Sequence[str], names: PresentNames) -> Iterable[Name]:
     """Return what an argument may be: its parser says what it is called, and that says what it is."""
     if action.choices:
         return [Name(str(choice)) for choice in action.choices]
@@ -156,7 +127,7 @@ def _values(action: argparse.Action, given: Sequence[str], names: Names) -> Iter
     return [Name(FILES)] if action.metavar == "FILE" else []
 
 
-def _cable_ends(names: Names, own: str) -> Iterator[Name]:
+def _cable_ends(names: PresentNames, own: str) -> Iterator[Name]:
     for domain in names.domains():
         if domain.word != own:
             for nic in names.interfaces(domain.word):
