@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from nicplug_xml.errors import OperationError, UnsupportedError
 from nicplug_xml.testing.commands import program, run, tail
@@ -45,7 +44,9 @@ def private_ovs(timeout: float = 30) -> Iterator[PrivateOvs]:
             hint="call nicplug_xml.testing.namespace.isolate() first",
         )
     before = os.environ.get("OVS_RUNDIR")
-    with state_directory() as directory, PrivateOvs(directory, timeout) as ovs:
+    with state_directory() as directory, closing(PrivateOvs(directory, timeout)) as ovs:
+        ovs.start_server()
+        ovs.start_vswitchd()
         os.environ["OVS_RUNDIR"] = str(directory)
         try:
             yield ovs
@@ -68,20 +69,6 @@ class PrivateOvs:
         self._timeout = timeout
         self._server: subprocess.Popen[bytes] | None = None
         self._vswitchd: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> PrivateOvs:
-        try:
-            self._start_server()
-            self.start_vswitchd()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def vsctl(self, *arguments: str) -> str:
         """Run ``ovs-vsctl`` on it.
@@ -147,7 +134,12 @@ class PrivateOvs:
                 process.wait()
         self._vswitchd = self._server = None
 
-    def _start_server(self) -> None:
+    def start_server(self) -> None:
+        """Make the database, and start its server.
+
+        :raises UnsupportedError: Open vSwitch is not installed.
+        :raises OperationError: it does not start; the message has the end of its log.
+        """
         if not _SCHEMA.exists():
             raise UnsupportedError(
                 f"Open vSwitch is missing: there is no {_SCHEMA}",
