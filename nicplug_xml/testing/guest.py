@@ -103,7 +103,7 @@ def guest_image() -> GuestImage:
     """
     place = cache_directory() / "guest"
     try:
-        run_outside(["sh", str(_build_script()), str(place)])
+        run_outside(["sh", str(_image_file("build")), str(place)])
     except OperationError as error:
         raise UnsupportedError(f"cannot build the guest image: {error}") from error
     return GuestImage(place / "vmlinux", place / "initrd")
@@ -115,10 +115,6 @@ def init_script() -> Path:
     :raises UnsupportedError: it is not there.
     """
     return _image_file("init")
-
-
-def _build_script() -> Path:
-    return _image_file("build")
 
 
 def _image_file(name: str) -> Path:
