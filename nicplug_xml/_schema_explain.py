@@ -7,7 +7,7 @@ document with the grammar's patterns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -74,8 +74,8 @@ def _check_connection(node: _Element) -> Iterator[Finding]:
     elif connection not in CONNECTIONS:
         is_negated = connection.lower().startswith(_NEGATIONS)
         hint = did_you_mean("deferred" if is_negated else connection, CONNECTIONS)
-        allowed = tuple(f"'{one}'" for one in CONNECTIONS)
-        yield Finding(node, f"connection='{connection}' is not known", hint, "connection", allowed)
+        message = f"connection='{connection}' is not known"
+        yield Finding(node, message, hint, "connection", _quoted(CONNECTIONS))
 
 
 def _check_type(node: _Element) -> Iterator[Finding]:
@@ -145,8 +145,7 @@ def _may_lack_source(node: _Element) -> bool:
     return bool(node.tag == "interface" and node.get("type") == "bridge" and node.get("connection") is None)
 
 
-def _quoted(words: object) -> tuple[str, ...]:
-    assert isinstance(words, (tuple, dict))
+def _quoted(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"'{word}'" for word in words)
 
 

@@ -42,7 +42,7 @@ class Grammar:
     @property
     def pattern(self) -> Pattern:
         """What the schema says, for who wants to know what would be valid."""
-        return self._patterns.start()
+        return self._patterns.define("")
 
     def part(self, name: str) -> Pattern:
         """Return what the schema says of one of the things that it defines."""

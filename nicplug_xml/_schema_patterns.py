@@ -204,10 +204,6 @@ class Builder:
         self._made: dict[str, Pattern] = {}
         self._load(tree, frozenset())
 
-    def start(self) -> Pattern:
-        """Return the pattern of a whole document."""
-        return self.define("")
-
     def _load(self, tree: _ElementTree, overridden: frozenset[str]) -> None:
         self._take(tree.getroot(), tree.docinfo.URL, overridden)
 
@@ -227,7 +223,7 @@ class Builder:
                 self._load(etree.parse(urljoin(base, node.get("href"))), overridden | names)
 
     def define(self, name: str) -> Pattern:
-        """Return the pattern of that name."""
+        """Return the pattern of that name; of an empty one, that of a whole document."""
         if name not in self._made:
             nodes = self._defines[name]
             parts = [self._all(node) for node in nodes]
