@@ -133,9 +133,7 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
     old = _generation(nic.key, present)
     if old is not None:
         hubid = _hubid(held.domain, nic.key)
-        port = _port(nic.key, old, hubid)
-        steps += _sink(nic.key, hubid, present)
-        steps.append(Monitor("leave the NIC's hub", "netdev_del", {"id": port["id"]}, ("netdev_add", port)))
+        steps += [*_sink(nic.key, hubid, present), _part(nic.key, old, hubid, "leave the NIC's hub")]
     return steps, netdevs.delete_all(nic.key, present)
 
 
@@ -161,10 +159,10 @@ def _port(key: str, generation: int, hubid: int) -> dict[str, object]:
     return {"type": "hubport", "id": f"{netdev}.port", "hubid": hubid, "netdev": netdev}
 
 
-def _part(key: str, generation: int, hubid: int) -> Monitor:
+def _part(key: str, generation: int, hubid: int, summary: str = "part the old backend") -> Monitor:
     """Plan to have a backend leave the hub."""
     port = _port(key, generation, hubid)
-    return Monitor("part the old backend", "netdev_del", {"id": port["id"]}, ("netdev_add", port))
+    return Monitor(summary, "netdev_del", {"id": port["id"]}, ("netdev_add", port))
 
 
 def _generation(key: str, present: Collection[str]) -> int | None:
