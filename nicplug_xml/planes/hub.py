@@ -20,7 +20,7 @@ from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
-from nicplug_xml.planes import netdevs, overriding
+from nicplug_xml.planes import netdevs, overriding, tap
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import LetGoFirst, Monitor, Step
 
@@ -139,7 +139,7 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
 
 def carrier(held: Held, state: str) -> list[Step]:
     """Plan to set the link that the guest sees, unless it is so."""
-    return [] if held.nic.carrier == (state != "down") else netdevs.set_link(held, state)
+    return [] if held.nic.carrier == (state != "down") else [tap.set_link(held, state)]
 
 
 def _sink(key: str, hubid: int, present: Collection[str]) -> list[Step]:

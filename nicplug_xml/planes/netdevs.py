@@ -34,10 +34,8 @@ from nicplug_xml.steps import (
     SendDescriptor,
     StartPasst,
     Step,
-    UpdateDevice,
     UseDescriptor,
 )
-from nicplug_xml.stock import with_link
 
 #: What the ids of our netdevs begin with.
 PREFIX = "nicplug-"
@@ -189,12 +187,6 @@ def was_cut_short(nic: Interface, facts: Facts) -> bool:
     """Whether a NIC has both the old and the new backend of a move: it may be plugged into either."""
     both = set(backends(nic.key)) <= set(facts.netdevs or ())
     return nic.connection is Connection.ATTACHED and both
-
-
-def set_link(held: Held, state: str) -> list[Step]:
-    """Plan to have libvirt set a NIC's link."""
-    nic = held.nic
-    return [UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)]
 
 
 def _tap(opening: Opening, endpoint: Endpoint) -> list[Step]:

@@ -16,7 +16,7 @@ from nicplug_xml.errors import UnsupportedError
 from nicplug_xml.facts import Facts
 from nicplug_xml.metadata import Entry
 from nicplug_xml.model import Backend, Connection, Scope
-from nicplug_xml.planes import netdevs, overriding
+from nicplug_xml.planes import netdevs, overriding, tap
 from nicplug_xml.planes.held import Held
 from nicplug_xml.steps import LetGoFirst, Monitor, Step
 
@@ -115,7 +115,7 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
 def carrier(held: Held, state: str) -> list[Step]:
     """Plan to set the NIC's link, unless libvirt has it so."""
     same = (held.nic.element.get("link", "state") or "up") == state
-    return [] if same else netdevs.set_link(held, state)
+    return [] if same else [tap.set_link(held, state)]
 
 
 def _replace(key: str, netdev: str, former: str) -> Monitor:

@@ -188,11 +188,15 @@ def detach(held: Held) -> tuple[list[Step], list[Step]]:
 
 def carrier(held: Held, state: str) -> list[Step]:
     """Plan to set the link that the guest sees."""
-    nic = held.nic
-    update = UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)
     # libvirt changes nothing of a NIC whose network is not active.
-    parked = held.scope is Scope.LIVE and is_parked(nic.element)
-    return [_ensure_parking(held), update] if parked else [update]
+    parked = held.scope is Scope.LIVE and is_parked(held.nic.element)
+    return [_ensure_parking(held), set_link(held, state)] if parked else [set_link(held, state)]
+
+
+def set_link(held: Held, state: str) -> Step:
+    """Plan to have libvirt set a NIC's link."""
+    nic = held.nic
+    return UpdateDevice(f"set its link {state}", with_link(nic.xml, state), nic.xml, held.scope)
 
 
 def _find_joined(held: Held) -> list[Step]:
