@@ -86,8 +86,7 @@ def _nics(name: str, data: bytes) -> Iterator[Nic]:
     if root.tag != "domain":
         return
     driver = "lxc" if root.attributes.get("type") == "lxc" else "qemu"
-    called = (root.find("name"), root.find("uuid"))
-    domain = tuple(element.words for element in called if element is not None and element.words)
+    domain = tuple(filter(None, (root.words_of("name"), root.words_of("uuid"))))
     elements = list(interfaces_of(root))
     for number, element in enumerate(elements, 1):
         which = f"[{number}]" if len(elements) > 1 else ""

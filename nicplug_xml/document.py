@@ -135,6 +135,11 @@ class Element:
         found = self.find(child)
         return None if found is None else found.attributes.get(attribute)
 
+    def words_of(self, child: str) -> str:
+        """Return the `words` of the first child of that name, or an empty string without one."""
+        found = self.find(child)
+        return "" if found is None else found.words
+
     def with_children(self, *children: Element) -> Element:
         """Return the same element with other children; what is written in it stays as it is."""
         element = Element(self._data, self.tag, self.attributes, self.start)

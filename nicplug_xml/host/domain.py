@@ -367,7 +367,7 @@ def replaced_by(conn: libvirt.virConnect, xml: str) -> libvirt.virDomain | None:
     import libvirt
 
     root = parse_domain(xml).root
-    name, uuid = (found.words if (found := root.find(tag)) else "" for tag in ("name", "uuid"))
+    name, uuid = root.words_of("name"), root.words_of("uuid")
     try:
         return conn.lookupByUUIDString(uuid) if uuid else conn.lookupByName(name)
     except libvirt.libvirtError:

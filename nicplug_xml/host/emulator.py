@@ -53,8 +53,7 @@ def _emulator(conn: libvirt.virConnect, xml: str) -> str:
     if named is not None:
         return named.words
     capabilities = domain_capabilities(conn, xml)
-    path = capabilities.find("path") if capabilities is not None else None
-    return path.words if path is not None else ""
+    return "" if capabilities is None else capabilities.words_of("path")
 
 
 def _commands(program: str) -> frozenset[str]:

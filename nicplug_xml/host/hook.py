@@ -58,10 +58,10 @@ def main() -> None:
 
 def _serve(xml: str, operation: str) -> None:
     root = parse_domain(xml).root
-    name = _content(root, "name")
+    name = root.words_of("name")
     now = view(root)
     entries = {entry.key: entry for entry in now.entries if entry.plane == veth.NAME}
-    with closing(_Container(_content(root, "uuid"))) as host:
+    with closing(_Container(root.words_of("uuid"))) as host:
         for nic in now.interfaces:
             if nic.key not in entries:
                 continue
@@ -147,11 +147,6 @@ def _reconnect(nic: Interface, device: str, host: _Container) -> None:
         host.set_mtu(device, nic.mac, mtu)
     if port:
         host.join(device, port)
-
-
-def _content(root: Element, name: str) -> str:
-    found = root.find(name)
-    return found.words if found is not None else ""
 
 
 def _tell(what: str, error: Exception) -> None:
