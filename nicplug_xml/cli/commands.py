@@ -130,40 +130,29 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _attach(options: argparse.Namespace) -> int:
-    backend = _backend(options)
-    dom = find_domain(_connect(options), options.domain)
     plan = partial(
         operations.plan_attach,
-        dom,
-        options.interface,
-        backend,
-        flags=_flags(dom, options),
+        interface=options.interface,
+        backend=_backend(options),
         announce=not options.no_announce,
         fds=options.fd,
         link=options.link,
     )
-    return _carry_out(dom, plan, options)
+    return _carry_out(options, plan)
 
 
 def _detach(options: argparse.Namespace) -> int:
-    dom = find_domain(_connect(options), options.domain)
-    plan = partial(operations.plan_detach, dom, options.interface, flags=_flags(dom, options))
-    return _carry_out(dom, plan, options)
+    return _carry_out(options, partial(operations.plan_detach, interface=options.interface))
 
 
 def _set_link(options: argparse.Namespace) -> int:
-    dom = find_domain(_connect(options), options.domain)
-    up, flags = options.state == "up", _flags(dom, options)
-    plan = partial(operations.plan_set_link, dom, options.interface, up, flags=flags)
-    return _carry_out(dom, plan, options)
+    up = options.state == "up"
+    return _carry_out(options, partial(operations.plan_set_link, interface=options.interface, up=up))
 
 
 def _update(options: argparse.Namespace) -> int:
-    xml = _read(options.file)[0]
-    dom = find_domain(_connect(options), options.domain)
-    flags, announce = _flags(dom, options), not options.no_announce
-    plan = partial(operations.plan_update, dom, xml, flags, announce=announce)
-    return _carry_out(dom, plan, options)
+    xml, announce = _read(options.file)[0], not options.no_announce
+    return _carry_out(options, partial(operations.plan_update, xml=xml, announce=announce))
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -277,7 +266,9 @@ def _cable(end: str) -> Backend:
     return cable.backend(domain, interface)
 
 
-def _carry_out(dom: libvirt.virDomain, make: Callable[[], Plan], options: argparse.Namespace) -> int:
+def _carry_out(options: argparse.Namespace, operation: Callable[..., Plan]) -> int:
+    dom = find_domain(_connect(options), options.domain)
+    make = partial(operation, dom, flags=_flags(dom, options))
     if options.dry_run:
         plan = make()
         steps = {"summary": plan.summary, "steps": [step.describe() for step in plan.steps]}
