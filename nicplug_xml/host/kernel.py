@@ -307,7 +307,12 @@ class Kernel:
         silence(device)
         netlink, nic = self._netlink, index_of(device)
         before, alias, isolated = sysfs.master(device), sysfs.alias(device), sysfs.is_isolated(device)
+        address = sysfs.address(device)
         try:
+            if address < "fa":
+                # A bridge that nobody gave an address takes the lowest of its ports', and would take this
+                # one's, and lose it again. Those of libvirt's taps begin with "fe", or "fa".
+                netlink.set_address(nic, "fe" + address[2:])
             netlink.set_master(nic, index_of(joint.device))
             netlink.set_alias(nic, str(joint))
             netlink.isolate(nic, joint.place == "isolated")

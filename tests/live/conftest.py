@@ -210,6 +210,12 @@ def mtu(device: str) -> int:
     return int(link["mtu"])
 
 
+def address(device: str) -> str:
+    """Return the MAC that ``ip`` says the device has."""
+    (link,) = json.loads(run("ip", "-json", "link", "show", "dev", device))
+    return str(link["address"])
+
+
 def devices() -> list[str]:
     """Return the names of the network devices that ``ip`` knows."""
     return [link["ifname"] for link in json.loads(run("ip", "-json", "link"))]

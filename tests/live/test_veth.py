@@ -44,7 +44,17 @@ from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.container import boot_container
 from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.namespace import new_network, run_in_network
-from tests.live.conftest import devices, everything, is_isolated, master, mtu, run, target, wait_until
+from tests.live.conftest import (
+    address,
+    devices,
+    everything,
+    is_isolated,
+    master,
+    mtu,
+    run,
+    target,
+    wait_until,
+)
 from tests.live.frames import Wire
 from tests.live.test_cables import network_of
 
@@ -417,6 +427,18 @@ def test_a_bridge_keeps_its_mtu(
     libvirt_daemon.restart()
     container.dom = libvirt_daemon.connect_containers().lookupByName(container.name)
     assert (master(target(container.dom, mac)), mtu(wide.name)) == (wide.name, 4000)
+
+
+def test_a_bridge_keeps_its_address(
+    deferred_container: NewContainer, libvirt_bridge: BridgeFactory, lower: str, new_mac: NewMac
+) -> None:
+    """A bridge takes the lowest of its ports', and who is plugged in is not to change whom others talk to."""
+    mac, blue = new_mac(), libvirt_bridge()
+    container = deferred_container(mac)
+    run("ip", "link", "set", lower, "address", "fc:00:00:00:00:01", "master", blue.name)
+    assert address(blue.name) == "fc:00:00:00:00:01"
+    attach_backend(container.dom, mac, bridge.backend(blue.name))
+    assert address(blue.name) == "fc:00:00:00:00:01"
 
 
 BACKENDS = {
