@@ -52,8 +52,7 @@ class Kernel:
         :raises NotFoundError: there is none of that name.
         :raises UnsupportedError: its MTU is smaller, or its frames are no Ethernet's.
         """
-        if not sysfs.exists(name):
-            raise NotFoundError(f"there is no device '{name}'", hint="'ip link' lists what there is")
+        index_of(name)
         if not sysfs.is_ethernet(name):
             # The kernel redirects them all the same, without the headers that the other end needs.
             raise UnsupportedError(

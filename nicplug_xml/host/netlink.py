@@ -46,14 +46,19 @@ def index_of(device: str, kind: str = "device") -> int:
     """Look up the index of a network device of this thread's network namespace.
 
     :param kind: what it is called in the error.
-    :raises NotFoundError: there is none of that name.
+    :raises NotFoundError: there is none of that name, or it is an alternative one of another.
     """
-    from socket import if_nametoindex
+    from socket import if_indextoname, if_nametoindex
 
     try:
-        return if_nametoindex(device)
+        index = if_nametoindex(device)
+        name = if_indextoname(index)
     except OSError as error:
         raise NotFoundError(f"there is no {kind} '{device}'", hint="'ip link' lists what there is") from error
+    if name != device:
+        # What is joined to it is looked for by its name afterwards, as sysfs and libvirt have it.
+        raise NotFoundError(f"'{device}' is an alternative name of {kind} '{name}'", hint=f"name it {name}")
+    return index
 
 
 def add_bridge(name: str) -> None:

@@ -20,6 +20,7 @@ import pytest
 from nicplug_xml import (
     Connection,
     NicplugError,
+    NotFoundError,
     OperationError,
     UnsupportedError,
     attach_backend,
@@ -39,7 +40,7 @@ from nicplug_xml.host.domain import Domain
 from nicplug_xml.host.kernel import Kernel, joint_of
 from nicplug_xml.host.locking import locked
 from nicplug_xml.host.rtnetlink import Rtnetlink
-from nicplug_xml.host.tap import open_macvtap
+from nicplug_xml.host.tap import open_macvtap, open_tap
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend
 from nicplug_xml.operations import carry_out_plan
@@ -417,6 +418,21 @@ def test_a_device_that_passes_no_ethernet_frames_is_refused(libvirt_isolated: No
                     kernel.add_macvlan("npmac.np0", device, "bridge", "52:54:00:11:22:77", 0)
     finally:
         run("ip", "link", "delete", "nptun")
+
+
+def test_another_name_of_a_device_is_refused(libvirt_bridge: BridgeFactory) -> None:
+    """The kernel would take it, and whoever looks afterwards would find nothing by it."""
+    blue = libvirt_bridge()
+    with veth("nplow", blue.name), closing(Kernel()) as kernel:
+        tries: dict[str, Callable[[str], object]] = {
+            blue.name: lambda name: open_tap(name, "52:54:00:00:00:01", isolated=False),
+            "nplow": lambda name: open_macvtap(name, "bridge", "52:54:00:00:00:01"),
+            "nplowp": lambda name: kernel.require_device(name, 0),
+        }
+        for name, attempt in tries.items():
+            run("ip", "link", "property", "add", "dev", name, "altname", f"alt{name}")
+            with pytest.raises(NotFoundError, match=rf"'alt{name}' is an alternative name of \w+ '{name}'"):
+                attempt(f"alt{name}")
 
 
 @pytest.mark.parametrize("last", ["filter", "qdisc"])
