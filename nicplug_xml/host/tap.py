@@ -62,7 +62,8 @@ def open_tap(bridge: str, mac: str, isolated: bool, queues: int = 1) -> list[int
             tap = index_of(name)
             # A bridge that nobody gave an MTU takes that of its smallest port.
             mtu = max(sysfs.mtu(bridge), sysfs.mtu(name))
-            ipr.link("set", index=tap, address="fe" + mac[2:], mtu=mtu)
+            first = "fa" if mac.startswith("fe") else "fe"
+            ipr.link("set", index=tap, address=first + mac[2:], mtu=mtu)
             ipr.link("set", index=tap, master=port)
             if isolated:
                 ipr.brport("set", index=tap, isolated=1)

@@ -435,6 +435,18 @@ def test_another_name_of_a_device_is_refused(libvirt_bridge: BridgeFactory) -> N
                 attempt(f"alt{name}")
 
 
+def test_a_tap_has_another_address_than_the_guest(libvirt_bridge: BridgeFactory) -> None:
+    """What is for a port's own address, a bridge keeps for its host."""
+    blue, mac = libvirt_bridge(), "fe:54:00:00:00:01"
+    with veth("npfar", blue.name), closing(Wire("npfar")) as wire:
+        (tap,) = open_tap(blue.name, mac, isolated=False)
+        with open(tap, "rb", buffering=0) as guest:
+            # The header that a tap of ours has, and the first frame of a guest.
+            os.write(tap, bytes(10) + bytes.fromhex(("ff" * 6 + mac + "88b5").replace(":", "")) + bytes(46))
+            content = wire.send(to=mac.replace(":", ""))
+            wait_until(lambda: content in (guest.read(2000) or b""), timeout=5)
+
+
 @pytest.mark.parametrize("last", ["filter", "qdisc"])
 def test_a_device_that_a_nic_leaves_while_another_one_comes_is_that_ones(
     lower: str, other: str, monkeypatch: pytest.MonkeyPatch, last: str
