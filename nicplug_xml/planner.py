@@ -160,30 +160,34 @@ class Site(Frozen):
         :param state: ``up`` or ``down``.
         """
         nic = self.nic
-        attached = nic.connection is Connection.ATTACHED
+        # A carrier that leads nowhere goes with the link: what it led to has gone, say.
+        changed = nic.connection is Connection.ATTACHED or not self._is_seen(state)
         steps: list[Step] = []
         if not self._has_link(state):
             # What the stock definition does not show starts unplugged: there its link is down.
-            if attached and (nic.shown or self.scope is Scope.LIVE):
+            if changed and (nic.shown or self.scope is Scope.LIVE):
                 # Any NIC has a link, one that no plane holds included.
                 steps += (self.plane() if nic.plane else tap).carrier(self._held(), state)
             if nic.plane is not None:
                 steps.append(self._record(nic.connection, state, nic.backend, nic.shown))
-            if attached:
+            if changed:
                 # Newer libvirts have a new port of its network for it after each update.
                 backend = nic.backend and backends.intended(nic.backend)
                 if tap.has_fallen_off(nic, self.view.facts):
                     backend = None  # that is not for the link to mend
-                steps.append(self._check(Connection.ATTACHED, backend, state == "up"))
+                steps.append(self._check(nic.connection, backend, state == "up"))
         # libvirt changes nothing of a NIC whose network is not active.
         place, hint = _place(nic.backend) if nic.backend else ("", "")
         return self._plan(f"set the link of {self.name} {state}", steps, place, hint)
 
     def _has_link(self, state: str | None) -> bool:
-        """Whether the administrator's link is that, and the guest of a NIC that is attached sees it."""
-        attached = self.nic.connection is Connection.ATTACHED and self.scope is Scope.LIVE
-        seen = not attached or self.nic.carrier == (state != "down")
-        return seen and same_link(state, self.nic.link)
+        """Whether the administrator's link is that, and the guest sees it."""
+        return self._is_seen(state) and same_link(state, self.nic.link)
+
+    def _is_seen(self, state: str | None) -> bool:
+        """Whether a running guest sees a link; it does not see that of an unplugged NIC up."""
+        up, unplugged = state != "down", self.nic.connection is Connection.DEFERRED
+        return self.scope is not Scope.LIVE or self.nic.carrier == up or (up and unplugged)
 
     def _plan(self, summary: str, steps: list[Step], place: str = "", hint: str = "") -> Plan:
         return Plan(summary, self.nic.key, self.scope, tuple(steps), place, hint, self.nic.mark)

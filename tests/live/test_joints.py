@@ -609,6 +609,21 @@ def test_the_link_stays_a_thing_of_its_own(deferred_guest: NewGuest, lower: str,
     assert "<link state='down'/>" in xml_desc(guest.dom).replace('"', "'")
 
 
+def test_the_link_of_a_nic_whose_device_has_gone(
+    deferred_guest: NewGuest, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, blue = new_mac(), libvirt_bridge()
+    guest = deferred_guest(mac)
+    with veth("npgone", blue.name):
+        attach_backend(guest.dom, mac, netdev.backend("npgone"))
+        guest.wait_carrier(mac, up=True)
+    with pytest.warns(UserWarning, match="sees a carrier on .*, and nothing is plugged in"):
+        interfaces(guest.dom)
+    assert set_link(guest.dom, mac, False).carrier is False
+    guest.wait_carrier(mac, up=False)
+    assert set_link(guest.dom, mac, True).carrier is False
+
+
 def test_a_guest_that_ends_leaves_nothing(
     deferred_guest: NewGuest, lower: str, other: str, new_mac: NewMac
 ) -> None:

@@ -646,6 +646,9 @@ def test_a_redirect_that_somebody_has_ended_is_seen(
     with pytest.warns(UserWarning, match="sees a carrier on .*, and nothing is plugged in"):
         (status,) = interfaces(container.dom)
     assert status.connection is Connection.DEFERRED
+    assert set_link(container.dom, mac, False).carrier is False
+    container.wait_carrier(mac, up=False)
+    assert set_link(container.dom, mac, True).carrier is False
     assert attach_backend(container.dom, mac, backend).changed
     assert container.ping("198.51.100.1", count=5)
     detach_backend(container.dom, mac)

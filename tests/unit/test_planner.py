@@ -391,6 +391,19 @@ def test_a_carrier_that_somebody_else_has_set_is_set_again() -> None:
     assert on.set_link("up").steps == on.attach(None).steps == ()
 
 
+def test_a_carrier_that_leads_nowhere_goes_with_the_link() -> None:
+    """The device has gone that it led to; up again, it is to lead somewhere first."""
+    on = joined_site(vnet0=Joint("device", "eth0", ifindex=7, gone=True))
+    on = replace(on, nic=replace(on.nic, carrier=True))
+    assert on.nic.connection is Connection.DEFERRED
+    _, update, _, check = on.set_link("down").steps
+    assert isinstance(update, UpdateDevice)
+    assert "<link state='down'/>" in update.xml
+    assert isinstance(check, Check)
+    assert not check.expected.carrier
+    assert on.set_link("up").steps == ()
+
+
 def test_a_joint_that_libvirt_knows_nothing_of_is_parted() -> None:
     """Somebody has had libvirt put the tap of a NIC that is joined to a device into a bridge."""
     joint = Joint("device", "eth0", ifindex=7)
