@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from nicplug_xml import create, define, xml_desc
+from nicplug_xml import OperationError, create, define, xml_desc
 from tests.patched import prefix
 
 if TYPE_CHECKING:
@@ -172,6 +172,21 @@ def veth(name: str, bridge: str) -> Iterator[str]:
         yield name
     finally:
         run("ip", "link", "delete", name)
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Have a method of `Domain` fail when it is next called, for what cannot be had for real."""
+    from nicplug_xml.host.domain import Domain
+
+    failures = [OperationError("the disk is full")]
+    real = getattr(Domain, method)
+
+    def call(*arguments: object) -> object:
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(Domain, method, call)
 
 
 def identity(guest: Guest, mac: str) -> tuple[object, ...]:

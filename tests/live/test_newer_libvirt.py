@@ -24,8 +24,7 @@ from nicplug_xml import (
 )
 from nicplug_xml.cli.main import main
 from nicplug_xml.host.connection import ensure_parking
-from nicplug_xml.host.domain import Domain
-from tests.live.conftest import devices, everything, interface_xml, master, target
+from tests.live.conftest import devices, everything, fail_once, interface_xml, master, target
 from tests.live.test_networks import active
 from tests.patched import prefix
 
@@ -100,15 +99,7 @@ def test_a_late_failure_takes_it_back_to_its_portgroup(
         for group in ("b", first):
             attach_backend(dom, MAC, lab(group))
         before = everything(dom)
-        failures = [OperationError("the disk is full")]
-        real = getattr(Domain, failing)
-
-        def fail_once(*arguments: object) -> object:
-            if failures:
-                raise failures.pop()
-            return real(*arguments)
-
-        monkeypatch.setattr(Domain, failing, fail_once)
+        fail_once(monkeypatch, failing)
         with pytest.raises(OperationError, match=r"the disk is full; the NIC is attached to network lab now"):
             attach_backend(dom, MAC, lab("b"))
         assert everything(dom) == before

@@ -23,7 +23,7 @@ from nicplug_xml.backends import bridge, network
 from nicplug_xml.host.domain import Domain
 from nicplug_xml.model import Scope
 from nicplug_xml.plan import Plan
-from tests.live.conftest import everything, run
+from tests.live.conftest import everything, fail_once, run
 
 if TYPE_CHECKING:
     from nicplug_xml.testing.guest import Guest
@@ -197,15 +197,7 @@ def test_a_late_failure_is_rolled_back(
         attach_backend(guest.dom, mac, bridge.backend(blue.name))
         guest.wait_carrier(mac, up=True)
     before = everything(guest.dom)
-    failures = [OperationError("the disk is full")]
-    real = getattr(Domain, failing)
-
-    def fail_once(*arguments: object) -> object:
-        if failures:
-            raise failures.pop()
-        return real(*arguments)
-
-    monkeypatch.setattr(Domain, failing, fail_once)
+    fail_once(monkeypatch, failing)
     state = "deferred" if operation == "plug" else f"attached to bridge {blue}"
     operate = {
         "plug": lambda: attach_backend(guest.dom, mac, bridge.backend(green.name)),
