@@ -50,8 +50,14 @@ def newer_daemon(libvirt_isolated: None) -> Iterator[PrivateDaemon]:
 
 
 @pytest.fixture
-def libvirt_connection(newer_daemon: PrivateDaemon) -> Iterator[libvirt.virConnect]:
+def libvirt_connection(
+    newer_daemon: PrivateDaemon, libvirt_daemon: PrivateDaemon
+) -> Iterator[libvirt.virConnect]:
     """A connection to it, for the fixtures that ask for one."""
+    # Two of them cannot park in one place.
+    libvirt_daemon.start()
+    for other in libvirt_daemon.connect().listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
+        other.destroy()
     newer_daemon.start()
     conn = newer_daemon.connect()
     yield conn
