@@ -31,7 +31,7 @@ class OvsPort(Endpoint):
     :param interfaceid: what a controller knows the port by, a UUID; an empty string has one made up.
     :param profileid: the port profile, or an empty string.
     :param tag: the VLAN of an access port, or the native one of a trunk; None for none.
-    :param trunks: the VLANs of a trunk; none of these and no tag: all frames pass as they are.
+    :param trunks: the VLANs of a trunk; none of these, with a mode or without a tag: all there are.
     :param vlan_mode: ``native-tagged`` or ``native-untagged`` for a trunk with a native VLAN, else empty.
     :param given: as of a `BridgePort`.
     """

@@ -91,8 +91,8 @@ def _vlans(vlan: Element | None) -> tuple[int | None, tuple[int, ...], str]:
     ]
     if len(native) > 1:
         raise SchemaError("more than one VLAN is said to be the native one", hint="keep one nativeMode")
-    if len(ids) == 1 and not native and vlan.attributes.get("trunk") != "yes":
-        return ids[0], (), ""
-    if not native:
-        return None, ids, ""
-    return native[0][0], ids, f"native-{native[0][1]}"
+    trunk = len(ids) > 1 or vlan.attributes.get("trunk") == "yes"
+    if native:
+        # Open vSwitch, told of no VLANs besides the native one, has such a port trunk all there are.
+        return native[0][0], ids if trunk else (), f"native-{native[0][1]}"
+    return (None, ids, "") if trunk else (ids[0], (), "")

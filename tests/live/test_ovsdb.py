@@ -101,6 +101,10 @@ def test_adding_a_port_is_one_transaction(bridge: OvsBridge) -> None:
             f"<parameters interfaceid='{UUID}'/>",
             "<vlan trunk='yes'><tag id='42' nativeMode='untagged'/><tag id='43'/></vlan>",
         ),
+        (
+            f"<parameters interfaceid='{UUID}'/>",
+            "<vlan><tag id='42' nativeMode='untagged'/></vlan>",
+        ),
     ],
 )
 def test_a_port_is_as_libvirt_would_have_it(

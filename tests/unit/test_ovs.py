@@ -43,6 +43,14 @@ PORTS: list[tuple[Backend, OvsPort]] = [
         bridge("<vlan trunk='yes'><tag id='42'/><tag id='7' nativeMode='tagged'/></vlan>"),
         OvsPort("ovs0", tag=7, trunks=(42, 7), vlan_mode="native-tagged"),
     ),
+    (
+        bridge("<vlan trunk='yes'><tag id='42' nativeMode='untagged'/></vlan>"),
+        OvsPort("ovs0", tag=42, trunks=(42,), vlan_mode="native-untagged"),
+    ),
+    (
+        bridge("<vlan><tag id='42' nativeMode='untagged'/></vlan>"),
+        OvsPort("ovs0", tag=42, vlan_mode="native-untagged"),
+    ),
 ]
 
 
