@@ -25,7 +25,7 @@ class Joint(NamedTuple):
         `changes`; of a bridge, ``isolated`` where the port is; of a cable, the UUID
         of the NIC's own domain.
     :param mode: mode of a macvlan; of a cable, the URI by which libvirt knows the NIC's own domain; of a
-        port, the directory of the Open vSwitch that has it, where OVS_RUNDIR names one.
+        port, the directory of the database server's socket of the Open vSwitch that has it.
     :param ifindex: the device's index; 0 before it is joined.
     :param gone: whether the device has gone without anybody parting the NIC from it.
     """

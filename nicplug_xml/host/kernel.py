@@ -6,7 +6,6 @@ The authority is rtnetlink(7) and the kernel's drivers/net/macvlan.c.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Collection
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING
@@ -181,7 +180,10 @@ class Kernel:
         former = joints.parse(before)
         again = former is not None and (former.kind, former.ifindex) == ("device", other)
         if joint.kind == "port":
-            joint = joint._replace(mode=os.environ.get("OVS_RUNDIR", ""))
+            from nicplug_xml.host.ovsdb import socket_directory
+
+            # Who lets go of it may have another environment.
+            joint = joint._replace(mode=socket_directory())
         flags, anew = sysfs.IFF_UP, False
         if joint.kind == "device":
             anew = not netlink.redirected(other)

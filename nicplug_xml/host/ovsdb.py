@@ -46,7 +46,12 @@ def socket_path(directory: str = "") -> str:
 
     :param directory: where it is; where ovs-vsctl looks for it, unless told.
     """
-    return os.path.join(directory or os.environ.get("OVS_RUNDIR") or "/var/run/openvswitch", "db.sock")
+    return os.path.join(directory or socket_directory(), "db.sock")
+
+
+def socket_directory() -> str:
+    """Return the directory where ovs-vsctl looks for the database server's socket."""
+    return os.path.abspath(os.environ.get("OVS_RUNDIR") or "/var/run/openvswitch")
 
 
 def add_port(device: str, port: OvsPort, *, mac: str, domain: str, mtu: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -321,6 +322,32 @@ def test_the_directory_of_open_vswitch_has_a_space_in_its_name(
     assert seen.connection is Connection.ATTACHED
     dom.destroy()
     wait_until(lambda: switch.ports() == [])
+
+
+@embedded_only
+def test_a_port_goes_from_where_it_is_whatever_the_environment_says_by_then(
+    deferred_guest: NewGuest,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    new_mac: NewMac,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switch, mac = libvirt_ovs_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    run("mount", "-t", "tmpfs", "none", "/run")  # in this process's mount namespace
+    try:
+        Path("/run/openvswitch").symlink_to(switch.ovs.directory)
+        for environment in ("", os.path.relpath(switch.ovs.directory)):
+            with monkeypatch.context() as patch:
+                patch.setenv("OVS_RUNDIR", environment)
+                attach_backend(dom, mac, ovs.backend(str(switch)))
+            assert len(switch.ports()) == 1
+            with monkeypatch.context() as patch:
+                patch.setenv("OVS_RUNDIR", "/nowhere")
+                patch.chdir("/")
+                detach_backend(dom, mac)
+            assert switch.ports() == []
+    finally:
+        run("umount", "--lazy", "/run")
 
 
 @embedded_only
