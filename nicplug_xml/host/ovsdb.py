@@ -80,10 +80,7 @@ def add_port(device: str, port: OvsPort, *, mac: str, domain: str, mtu: int | No
                 delete_port(device)  # by a connection of its own: it may be this one that has failed
             except OperationError:
                 if isinstance(error, OperationError):
-                    raise OperationError(
-                        f"{error.what}; the port '{device}' may be left there",
-                        hint=f"once Open vSwitch runs, 'ovs-vsctl --if-exists del-port {device}' removes it",
-                    ) from error
+                    raise _left(device, error) from error
             raise
 
 
@@ -93,10 +90,15 @@ def delete_port(device: str, directory: str = "") -> None:
     :param directory: where the database server's socket is; where ovs-vsctl looks for it, unless told.
     :raises OperationError: Open vSwitch does not run, refuses, or the port is not ours.
     """
-    with _database(directory) as database:
-        removal = _removal(database, device)
-        if removal:
-            database.change(*removal)
+    try:
+        with _database(directory) as database:
+            removal = _removal(database, device)
+            if removal:
+                database.change(*removal)
+    except _OthersError:
+        raise
+    except OperationError as error:
+        raise _left(device, error) from error
 
 
 def ports_of(mac: str, domain: str) -> list[str]:
@@ -121,6 +123,10 @@ class _WaitedError(_RefusedError):
 
 class _DuplicateError(_RefusedError):
     """Something has that name already."""
+
+
+class _OthersError(OperationError):
+    """Somebody else has made a port."""
 
 
 #: Errors of the server, by the first words of what it says: RFC 7047, section 5.2.
@@ -306,7 +312,7 @@ def _removal(database: _Database, device: str) -> list[Operation]:
     """
     for port in database.select("Port", ("_uuid", "external_ids"), name=device):
         if [_OURS, "port"] not in port["external_ids"][1]:
-            raise OperationError(
+            raise _OthersError(
                 f"Open vSwitch has a port '{device}' that nicplug has not made",
                 hint=f"'ovs-vsctl del-port {device}' removes it, if nobody needs it",
             )
@@ -315,6 +321,14 @@ def _removal(database: _Database, device: str) -> list[Operation]:
             {"op": "comment", "comment": f"nicplug: delete port {device}"},
         ]
     return []
+
+
+def _left(device: str, error: OperationError) -> OperationError:
+    """Return an error that tells as well that a port was not taken away."""
+    return OperationError(
+        f"{error.what}; the port '{device}' may be left there",
+        hint=f"once Open vSwitch runs, 'ovs-vsctl --if-exists del-port {device}' removes it",
+    )
 
 
 def _check(database: _Database, device: str) -> None:
