@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Protocol
 
 from nicplug_xml import backends
-from nicplug_xml.backends import cable, network
+from nicplug_xml.backends import cable, network, ovs
 from nicplug_xml.document import Document
 from nicplug_xml.endpoints import (
     BridgePort,
@@ -305,10 +305,12 @@ class Site(Frozen):
                 hint="'nicplug dumpxml' shows what virsh does not: the intended backend",
             )
         for name in sorted(plane.refused(backend, endpoint)):
-            if backend.child(name) is not None:
+            if (child := backend.child(name)) is not None:
+                hint = "leave it out; update-device takes away what stays on a move"
+                if ovs.is_ovs(child):
+                    hint = "a NIC on plane tap can be plugged into Open vSwitch"
                 raise UnsupportedError(
-                    f"plane '{plane.NAME}' of {self.name} cannot carry out <{name}> of a backend",
-                    hint="leave it out; update-device takes away what stays on a move",
+                    f"plane '{plane.NAME}' of {self.name} cannot carry out <{name}> of a backend", hint=hint
                 )
             if isinstance(endpoint, (BridgePort, MacvtapOn, OvsPort)) and name in endpoint.given:
                 raise UnsupportedError(

@@ -9,7 +9,10 @@ from nicplug_xml.endpoints import BridgePort, Endpoint
 from nicplug_xml.model import Backend
 
 TYPES = ("bridge",)
-HINT = "'ip link show type bridge' on the hypervisor's host lists the bridges"
+HINT = (
+    "'ip link show type bridge' on the hypervisor's host lists the bridges;"
+    " Open vSwitch's take <virtualport type='openvswitch'/> (--ovs)"
+)
 intended = as_it_is
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from nicplug_xml import joints
+from nicplug_xml.backends.bridge import HINT
 from nicplug_xml.errors import NotFoundError, OperationError, UnsupportedError
 from nicplug_xml.host import sysfs
 from nicplug_xml.host.locking import locked
@@ -302,9 +303,7 @@ class Kernel:
 
     def _join_bridge(self, device: str, joint: Joint) -> None:
         if not sysfs.is_bridge(joint.device):
-            raise NotFoundError(
-                f"there is no bridge '{joint.device}'", hint="'ip link show type bridge' lists the bridges"
-            )
+            raise NotFoundError(f"there is no bridge '{joint.device}'", hint=HINT)
         silence(device)
         netlink, nic = self._netlink, index_of(device)
         before, alias, isolated = sysfs.master(device), sysfs.alias(device), sysfs.is_isolated(device)

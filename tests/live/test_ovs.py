@@ -182,6 +182,15 @@ def test_a_bridge_that_is_not_there_changes_nothing(
         assert guest.ping(neighbour, count=5)
 
 
+def test_an_open_vswitch_bridge_is_no_linux_bridge(
+    deferred_guest: NewGuest, libvirt_ovs_bridge: OvsBridgeFactory, new_mac: NewMac
+) -> None:
+    switch, mac = libvirt_ovs_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    with pytest.raises(NicplugError, match=r"; Open vSwitch's take <virtualport type='openvswitch'/>"):
+        attach_backend(dom, mac, bridge.backend(str(switch)))
+
+
 @daemon_only
 def test_a_restart_of_libvirtd_keeps_it(
     deferred_guest: NewGuest,

@@ -6,7 +6,7 @@ import pytest
 from lxml import etree
 
 from nicplug_xml import to_extended, to_stock
-from nicplug_xml.backends import BACKENDS, bridge, direct, user
+from nicplug_xml.backends import BACKENDS, bridge, direct, ovs, user
 from nicplug_xml.document import quoted
 from nicplug_xml.errors import SchemaError, UnsupportedError
 from nicplug_xml.facts import Facts
@@ -108,6 +108,9 @@ def test_what_the_hub_cannot_carry_out_is_refused() -> None:
     limited = Backend("bridge", ("<source bridge='b'/>", "<bandwidth/>"))
     with pytest.raises(UnsupportedError, match="cannot carry out <bandwidth>"):
         site().attach(limited)
+    # Left out, it would not be Open vSwitch any more.
+    with pytest.raises(UnsupportedError, match=r"cannot carry out <virtualport> .*; a NIC on plane tap can"):
+        site().attach(ovs.backend("ovs0"))
 
 
 @pytest.mark.parametrize("plane", ["hub", "swap"])
