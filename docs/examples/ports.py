@@ -21,12 +21,16 @@ def backend(port: Mapping[str, Any]) -> str:
     """Return the backend that a port is, as its binding says.
 
     :param port: a port, with the names that Neutron's API has for its fields.
-    :raises ValueError: nobody has bound it, or to something that is no bridge.
+    :raises ValueError: nobody has bound it, or to something that is no bridge, or that is not all of it.
     """
     kind = port.get("binding:vif_type")
-    bridge = (port.get("binding:vif_details") or {}).get("bridge_name")
+    details = port.get("binding:vif_details") or {}
+    bridge = details.get("bridge_name")
     if kind not in ("ovs", "bridge") or not bridge:
         raise ValueError(f"port {port['id']} is bound to {kind or 'nothing'}, not to a bridge with a name")
+    if details.get("ovs_hybrid_plug"):
+        # In that bridge itself, nothing would filter what the guest sends.
+        raise ValueError(f"port {port['id']} takes a Linux bridge of its own, for iptables to filter in")
     virtualport = ""
     if kind == "ovs":
         # What the agent or controller knows the port by.
