@@ -183,8 +183,8 @@ class Kernel:
         if joint.kind == "port":
             from nicplug_xml.host.ovsdb import socket_directory
 
-            # Who lets go of it may have another environment.
-            joint = joint._replace(mode=socket_directory())
+            # Who lets go of it may have another environment, and so may who comes back to it.
+            joint = joint._replace(mode=joint.mode or socket_directory())
         flags, anew = sysfs.IFF_UP, False
         if joint.kind == "device":
             anew = not netlink.redirected(other)

@@ -17,7 +17,17 @@ from nicplug_xml import Connection, attach_backend, detach_backend, interfaces, 
 from nicplug_xml.backends import bridge, ovs
 from nicplug_xml.errors import NicplugError, NotFoundError, OperationError
 from nicplug_xml.host import janitor
-from tests.live.conftest import PARKING, devices, everything, master, run, target, wait_gone, wait_until
+from tests.live.conftest import (
+    PARKING,
+    devices,
+    everything,
+    fail_once,
+    master,
+    run,
+    target,
+    wait_gone,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     import libvirt
@@ -357,6 +367,28 @@ def test_a_port_goes_from_where_it_is_whatever_the_environment_says_by_then(
             assert switch.ports() == []
     finally:
         run("umount", "--lazy", "/run")
+
+
+@embedded_only
+def test_a_port_that_a_failed_move_comes_back_to_goes_from_where_it_is(
+    deferred_guest: NewGuest,
+    libvirt_ovs_bridge: OvsBridgeFactory,
+    new_mac: NewMac,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switch, mac = libvirt_ovs_bridge(), new_mac()
+    dom = deferred_guest(mac, timeout=None).dom
+    attach_backend(dom, mac, ovs.backend(str(switch)))
+    (other := tmp_path / "other").symlink_to(switch.ovs.directory)
+    with monkeypatch.context() as patch:
+        patch.setenv("OVS_RUNDIR", str(other))
+        fail_once(patch, "record")
+        with pytest.raises(OperationError, match="the disk is full; the NIC is attached to ovs"):
+            attach_backend(dom, mac, document(switch))
+    other.unlink()
+    detach_backend(dom, mac)
+    assert switch.ports() == []
 
 
 @embedded_only
