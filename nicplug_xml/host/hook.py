@@ -28,7 +28,7 @@ from nicplug_xml.host.kernel import Kernel, name_of
 from nicplug_xml.joints import Joint
 from nicplug_xml.model import Backend, Interface, Scope
 from nicplug_xml.plan import Plan, carry_out
-from nicplug_xml.planes import tap, veth
+from nicplug_xml.planes import veth
 from nicplug_xml.planes.held import Held
 from nicplug_xml.stock import parse_domain
 from nicplug_xml.view import may_have_pluggable, view
@@ -66,7 +66,7 @@ def _serve(xml: str, operation: str) -> None:
             if nic.key not in entries:
                 continue
             try:
-                device = nic.target or host_end(nic.mac)
+                device = _host_end(nic)
                 up = sysfs.is_up(device)
                 if operation == _START and up:
                     host.set_carrier(device, False)
@@ -81,22 +81,14 @@ def _serve(xml: str, operation: str) -> None:
                 _tell(f"{nic.name} of {name}", error)
 
 
-def host_end(mac: str) -> str:
-    """Return the parked end of a veth pair whose other end, in this network namespace as well, has that MAC.
+def _host_end(nic: Interface) -> str:
+    """Return the end that the host has of a NIC's veth pair.
 
-    :returns: an empty string where there is none.
+    At the start libvirt names the other one alone, which is here as well until the container has it. The MAC
+    would not do: another container of that MAC may be about to start.
     """
-    for device in sysfs.devices():
-        if sysfs.address(device) != mac:
-            continue
-        index, other = sysfs.indexes(device)
-        if other in (0, index):
-            continue
-        near = name_of(other)
-        parked = sysfs.master(near) in (tap.NETWORK_BRIDGE, tap.PARKING_BRIDGE)
-        if parked and sysfs.indexes(near) == (other, index):
-            return near
-    return ""
+    _, near = sysfs.indexes(nic.element.get("guest", "actual") or "")
+    return nic.target or name_of(near)
 
 
 class _Container(Kernel):

@@ -46,6 +46,7 @@ from nicplug_xml.testing.daemon import private_daemon
 from nicplug_xml.testing.namespace import new_network, run_in_network
 from tests.live.conftest import (
     address,
+    at_once,
     devices,
     everything,
     is_isolated,
@@ -184,6 +185,18 @@ def test_what_is_defined_as_attached_starts_plugged_in(
     container.set_address(macs[2], "198.51.100.2/24")
     assert container.ping("192.0.2.1", count=5)
     assert container.ping("198.51.100.1", count=5)
+
+
+def test_containers_of_one_mac_that_start_at_once(
+    libvirt_container: GuestFactory, libvirt_bridge: BridgeFactory, new_mac: NewMac
+) -> None:
+    mac, bridges = new_mac(), [libvirt_bridge() for _ in range(3)]
+    doms = [libvirt_container(on_bridge(mac, where), define=define).dom for where in bridges]
+    for _ in range(3):
+        for dom in doms:
+            dom.destroy()
+        at_once(libvirt.virDomain.create, doms)
+        assert [master(target(dom, mac)) for dom in doms] == [where.name for where in bridges]
 
 
 def test_without_the_hook(
