@@ -156,7 +156,7 @@ class Domain(Descriptors, Kernel):
             return seen
         try:
             found = nics(self._monitor) if swapped else {}
-            present = network(self._monitor)
+            present = network(self._monitor, found)
         except OperationError as error:
             import libvirt
 
@@ -165,13 +165,11 @@ class Domain(Descriptors, Kernel):
             if code != libvirt.VIR_ERR_OPERATION_DENIED:
                 raise
             return seen  # a read-only connection has no monitor
-        # What somebody has ended under a NIC is in the list as long as the NIC has no other.
-        ended = {present.peers.get(key) for key, nic in found.items() if not nic.netdev}
         return replace(
             seen,
-            netdevs=present.ids - ended,
+            netdevs=present.ids,
             carriers={**seen.carriers, **{key: nic.link for key, nic in found.items() if key in swapped}},
-            peers=present.peers | {key: nic.netdev for key, nic in found.items()},
+            peers=present.peers,
             ended=present.ended,
         )
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nicplug_xml.errors import OperationError
@@ -134,11 +135,14 @@ class Network(NamedTuple):
     ended: frozenset[str]
 
 
-def network(monitor: Monitor) -> Network:
+def network(monitor: Monitor, known: Mapping[str, Nic] = MappingProxyType({})) -> Network:
     """Return what netdevs and NICs a QEMU has, asked with ``info network``: QMP knows no query for it.
 
     What is on a hub has a line with the port's id before its own, a port that nothing is on has a line
     without more, and the netdev of a NIC that is on none has the next line.
+
+    :param known: what `nics` has told: it knows better. A netdev that somebody has ended under its NIC has a
+        line for as long as the NIC has no other.
     """
     ids, above = set(), ""
     ended: set[str] = set()
@@ -161,6 +165,8 @@ def network(monitor: Monitor) -> Network:
             peers[above] = name
         if kind == "socket" and not said[name]:
             ended.add(name)
+    ids -= {peers.get(nic, "") for nic, its in known.items() if not its.netdev}
+    peers |= {nic: its.netdev for nic, its in known.items()}
     return Network(frozenset(ids), peers, said, frozenset(ended))
 
 

@@ -93,8 +93,8 @@ class QmpHost(Descriptors, Kernel):
         """Return what is true now, in the form that libvirt would tell it."""
         from nicplug_xml.host.tap import has_left
 
-        hubs, there = self._hubs(), network(self._monitor)
         found = nics(self._monitor) if self._replaces else {}
+        hubs, there = self._hubs(), network(self._monitor, found)
         # Those that can have another netdev, and were started with one of ours.
         swaps = {nic: its for nic, its in found.items() if own(nic) in there.ids and nic not in hubs}
         for nic in hubs.keys() - self._entries.keys():
@@ -120,9 +120,8 @@ class QmpHost(Descriptors, Kernel):
             f"<commandline xmlns={quoted(overriding.URI)}>{ports}</commandline></domain>"
         )
         carriers = {nic: its.link for nic, its in swaps.items()}
-        peers = there.peers | {nic: its.netdev for nic, its in swaps.items()}
         left = {nic: "" for nic, mac in macs.items() if has_left(self._entries[nic].backend, mac)}
-        return view(domain.root, Facts(there.ids, {}, carriers, peers, there.ended, left))
+        return view(domain.root, Facts(there.ids, {}, carriers, there.peers, there.ended, left))
 
     def _meet(self, entry: Entry, link: bool = True) -> None:
         """Take in a NIC that is new here. Of one on a hub QEMU does not tell the link: it is taken for up."""

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from nicplug_xml.host.monitor import info_network, netdev_types
 from nicplug_xml.host.qmp import QmpHost
 from nicplug_xml.model import Backend
 from nicplug_xml.plan import carry_out
+from nicplug_xml.planes import netdevs
 from nicplug_xml.testing.channel import Channel
 from nicplug_xml.testing.commands import short_directory
 from nicplug_xml.testing.guest import guest_image
@@ -189,6 +190,18 @@ def test_a_bridge_that_is_made_anew(by_hand: HandMade, libvirt_bridge: BridgeFac
             assert bool(plan.steps) is steps
             carry_out(plan, host)
         assert run("ip", "link", "show", "master", blue.name)
+
+
+def test_a_netdev_that_somebody_else_has_ended(by_hand: HandMade) -> None:
+    with closing(QmpHost(by_hand.qmp)) as host:
+        carry_out(host.plan_attach(NIC, user.backend()), host)
+        for netdev in netdevs.backends(NIC):
+            with suppress(OperationError):
+                host.monitor("netdev_del", {"id": netdev})
+        assert host.read().interfaces[0].connection is Connection.DEFERRED
+        carry_out(host.plan_attach(NIC), host)
+        assert host.read().interfaces[0].connection is Connection.ATTACHED
+        carry_out(host.plan_detach(NIC), host)
 
 
 def test_no_monitor(tmp_path: Path) -> None:
