@@ -207,8 +207,9 @@ def _oddities(domain: str, scope: Scope, now: View) -> Iterator[str]:
                 f" {backends.describe(nic.backend)}; attach-backend plugs it in again"
             )
         if tap.has_fallen_off(nic, now.facts):
-            is_macvtap = nic.backend is not None and nic.backend.type == "direct"
-            off = "on no device of that name" if is_macvtap else "is no port of its bridge"
+            kind = None if nic.backend is None or nic.shown else nic.backend.type
+            ways = {"direct": "on no device of that name", "network": "is not where that leads"}
+            off = ways.get(kind or "", "is no port of its bridge")
             yield (
                 f"{name} is plugged into {backends.describe(nic.backend)}, and {off} any more;"
                 " attach-backend plugs it in again"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nicplug_xml import backends, metadata
 from nicplug_xml.document import Document, Element
-from nicplug_xml.endpoints import OvsPort
+from nicplug_xml.endpoints import BridgePort, MacvtapOn, OvsPort
 from nicplug_xml.errors import NicplugError, OperationError, UnsupportedError
 from nicplug_xml.facts import NOT_ASKED, Facts
 from nicplug_xml.frozen import replace
@@ -28,7 +28,7 @@ from nicplug_xml.host.locking import locked
 from nicplug_xml.host.monitor import LibvirtMonitor, network, nics
 from nicplug_xml.joints import Joint
 from nicplug_xml.metadata import Entry
-from nicplug_xml.model import Connection, Interface, Scope, identified
+from nicplug_xml.model import Backend, Connection, Interface, Scope, identified
 from nicplug_xml.planes import hub, native, swap, tap, veth
 from nicplug_xml.steps import Expected
 from nicplug_xml.stock import interfaces_of, parse_domain, read_domain
@@ -183,7 +183,7 @@ class Domain(Descriptors, Kernel):
             if entry and entry.attached and plane in (hub.NAME, swap.NAME):
                 from nicplug_xml.host.tap import has_left
 
-                if has_left(entry.backend, mac):
+                if has_left(self._led_to(entry.backend), mac):
                     astray[entry.key] = ""
             if not plane or not (is_host_device(device, mac) or self._is_containers(device)):
                 continue
@@ -197,6 +197,22 @@ class Domain(Descriptors, Kernel):
                 joints[device] = joints[device] or port_of(device)
                 carriers[entry.key] = sysfs.is_up(device)
         return Facts(joints=joints, carriers=carriers, astray=astray)
+
+    def _led_to(self, backend: Backend | None) -> Backend | None:
+        """Return the bridge or device that a libvirt network leads to while it is active, or `backend`."""
+        if backend is None or backend.type != "network":
+            return backend
+        try:
+            network = network_xml(self.dom.connect(), backend.source.get("network", ""))
+            endpoint = backends.endpoint(backend, network)
+        except NicplugError:
+            return backend
+        match endpoint:
+            case BridgePort(bridge=place):
+                return backends.bridge.backend(place)
+            case MacvtapOn(device=place):
+                return backends.direct.backend(place)
+        return backend
 
     def update_device(self, xml: str, scope: Scope) -> None:
         try:

@@ -489,7 +489,7 @@ def test_a_network_that_is_started_anew(
         attach_backend(dom, mac, wanted)
         network.destroy()
         network.create()
-        with pytest.warns(UserWarning, match="plugged into network npanew, and is no port"):
+        with pytest.warns(UserWarning, match="plugged into network npanew, and is not where that leads"):
             interfaces(dom)
         assert attach_backend(dom, mac, wanted).changed
         assert not attach_backend(dom, mac).changed
@@ -950,6 +950,57 @@ def talking(guest: Guest) -> Iterator[None]:
     )
     yield
     guest.run("rm /run/talking")
+
+
+@daemon_only
+@pytest.mark.parametrize("change", ["bridge to bridge", "device to device", "bridge to device", "anew"])
+def test_a_network_that_leads_elsewhere(
+    libvirt_connection: libvirt.virConnect,
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+    change: str,
+) -> None:
+    mac, wanted = new_mac(), backend("network", "network='npelse'")
+    blue, green = libvirt_bridge("192.0.2.1/24"), libvirt_bridge("198.51.100.1/24")
+    guest = hub_guest(mac)
+    guest.run("ip addr add 192.0.2.2/24 dev eth0; ip addr add 198.51.100.2/24 dev eth0")
+
+    @contextmanager
+    def network(forward: str) -> Iterator[None]:
+        active = libvirt_connection.networkCreateXML(f"<network><name>npelse</name>{forward}</network>")
+        try:
+            yield
+        finally:
+            active.destroy()
+
+    def in_bridge(name: str) -> str:
+        return f"<forward mode='bridge'/><bridge name='{name}'/>"
+
+    def on_device(name: str) -> str:
+        return f"<forward mode='bridge'><interface dev='{name}'/></forward>"
+
+    with veth("nplow", blue.name) as low, ExitStack() as stack:
+        other = stack.enter_context(veth("nplow2", green.name))
+        before, after = {
+            "bridge to bridge": (in_bridge(blue.name), in_bridge(green.name)),
+            "device to device": (on_device(low), on_device(other)),
+            "bridge to device": (in_bridge(blue.name), on_device(other)),
+            "anew": (on_device(other), on_device(other)),
+        }[change]
+        with network(before):
+            attach_backend(guest.dom, mac, wanted)
+            assert not attach_backend(guest.dom, mac, wanted).changed
+        if change == "anew":
+            stack.close()
+            stack.enter_context(veth("nplow2", green.name))
+        with network(after):
+            with pytest.warns(UserWarning, match="plugged into network npelse, and is not where that leads"):
+                interfaces(guest.dom)
+            assert attach_backend(guest.dom, mac, wanted).changed
+            assert not attach_backend(guest.dom, mac, wanted).changed
+            assert reaches(guest, "198.51.100.1")
+            detach_backend(guest.dom, mac)
 
 
 @daemon_only
