@@ -271,7 +271,9 @@ class Site(Frozen):
                 return nic.element.get("source", "bridge") not in (None, bridge)
             case BridgePort(bridge=bridge):
                 return joint is not None and joint.device != bridge
-            case MacvtapOn(device=place) | OvsPort(bridge=place):
+            case MacvtapOn(device=place, mode=mode):
+                return nic.shown or (joint is not None and (joint.place, joint.mode) != (place, mode))
+            case OvsPort(bridge=place):
                 return nic.shown or (joint is not None and joint.place != place)
         return False
 

@@ -126,10 +126,11 @@ def test_a_network_that_leads_elsewhere_after_its_restart(
     tap = target(dom, mac)
     with veth("nplow", blue.name) as lower, veth("npother", blue.name) as other:
         bridged, pool = "<forward mode='bridge'/><bridge name='{}'/>", "<forward mode='bridge' dev='{}'/>"
+        private = pool.replace("bridge", "private")
         switched = f"{bridged}<virtualport type='openvswitch'/>"
         for forward, at in (
-            (bridged, blue), (bridged, green), (pool, lower), (pool, other), (bridged, green),
-            (switched, switches[0]), (switched, switches[1]), (pool, lower),
+            (bridged, blue), (bridged, green), (pool, lower), (private, lower), (pool, other),
+            (bridged, green), (switched, switches[0]), (switched, switches[1]), (pool, lower),
         ):  # fmt: skip
             with active(libvirt_connection, forward.format(at)):
                 assert place(attach_backend(dom, mac, network.backend("lab"))) == ATTACHED
@@ -137,7 +138,8 @@ def test_a_network_that_leads_elsewhere_after_its_restart(
                 if forward == bridged:
                     assert master(tap) == str(at)
                 else:
-                    assert f" {at}" in run("ip", "link", "show", tap).partition("alias")[2]
+                    mode = "private" if forward == private else ""
+                    assert f" {at} {mode}" in run("ip", "link", "show", tap).partition("alias")[2]
         detach_backend(dom, mac)
     assert [switch.ports() for switch in switches] == [[], []]
 
