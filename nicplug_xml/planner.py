@@ -391,15 +391,19 @@ class Site(Frozen):
         ):
             return None
         try:
-            return self._endpoint(backend)
+            # Of a network that somebody has stopped under the NIC, the NIC is where it leads to all the same.
+            return self._endpoint(backend, active=False)
         except (NotFoundError, SchemaError, UnsupportedError):
             return None
 
-    def _endpoint(self, backend: Backend) -> Endpoint:
-        """Return what a backend looks like from the host, when the domain runs."""
+    def _endpoint(self, backend: Backend, *, active: bool = True) -> Endpoint:
+        """Return what a backend looks like from the host, when the domain runs.
+
+        :param active: whether its network has to be active.
+        """
         if self.nic.plane == native.NAME:
             return LibvirtsOwn()
-        endpoint = backends.endpoint(backend, self._network_of(backend))
+        endpoint = backends.endpoint(backend, self._network_of(backend, active))
         trusts = self.nic.element.attributes.get("trustGuestRxFilters") == "yes"
         if trusts and isinstance(endpoint, MacvtapOn) and endpoint.mode != "passthru":
             raise UnsupportedError(
@@ -409,13 +413,13 @@ class Site(Frozen):
             )
         return endpoint
 
-    def _network_of(self, backend: Backend) -> str:
+    def _network_of(self, backend: Backend, active: bool) -> str:
         """Return the XML of the libvirt network that a backend names; for a definition it may be missing."""
         if backend.type != "network":
             return ""
         name = backend.source.get("network", "")
         if self.scope is Scope.LIVE:
-            return self.surroundings.network(name)
+            return self.surroundings.network(name, active=active)
         try:
             return self.surroundings.network(name, active=False)
         except (NotFoundError, UnsupportedError):

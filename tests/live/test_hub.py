@@ -1004,6 +1004,32 @@ def test_a_network_that_leads_elsewhere(
 
 
 @daemon_only
+def test_from_a_network_that_was_stopped_to_its_device(
+    libvirt_connection: libvirt.virConnect,
+    hub_guest: NewGuest,
+    libvirt_bridge: BridgeFactory,
+    new_mac: NewMac,
+) -> None:
+    mac, green = new_mac(), libvirt_bridge("198.51.100.1/24")
+    guest = hub_guest(mac)
+    guest.set_address(mac, "198.51.100.2/24")
+    with veth("nplow", green.name) as lower:
+        network = libvirt_connection.networkDefineXML(
+            f"<network><name>nppool</name><forward mode='bridge' dev='{lower}'/></network>"
+        )
+        try:
+            network.create()
+            attach_backend(guest.dom, mac, backend("network", "network='nppool'"))
+            network.destroy()
+            assert not attach_backend(guest.dom, mac).changed
+            attach_backend(guest.dom, mac, backend("direct", f"dev='{lower}' mode='bridge'"))
+            assert reaches(guest, "198.51.100.1")
+            detach_backend(guest.dom, mac)
+        finally:
+            network.undefine()
+
+
+@daemon_only
 def test_a_network_that_is_a_pool_of_devices(
     libvirt_connection: libvirt.virConnect,
     hub_guest: NewGuest,
